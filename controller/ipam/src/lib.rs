@@ -1,0 +1,1 @@
+//! The allocator core: pools, free space, requests, owners. No Kubernetes, no clock, no I/O.

@@ -1,0 +1,1 @@
+//! The controller: gives every Service of type LoadBalancer its address.

@@ -1,0 +1,1 @@
+//! What both processes share: API client, admin endpoints, telemetry, shutdown.

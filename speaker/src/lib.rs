@@ -1,0 +1,1 @@
+//! The speaker: answers for addresses on this node's LAN.

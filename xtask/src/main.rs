@@ -1,0 +1,2 @@
+//! Project chores: generating and checking committed files.
+fn main() {}
