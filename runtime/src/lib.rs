@@ -1,1 +1,18 @@
-//! What both processes share: API client, admin endpoints, telemetry, shutdown.
+//! What both processes share, and nothing else: the API client, watches with back-off, admin
+//! endpoints, readiness, telemetry and shutdown.
+//!
+//! What must always hold here: nothing in this crate decides anything about addresses, and nothing
+//! in it ends the process on bad outside input. A missing API server, a missing right or a missing
+//! CRD is said once, shows in readiness, and is retried with back-off for as long as it takes.
+
+pub mod admin;
+pub mod client;
+pub mod readiness;
+pub mod shutdown;
+pub mod telemetry;
+pub mod watch;
+
+pub use readiness::Readiness;
+
+/// The version both binaries report (flags, user agent, metrics).
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

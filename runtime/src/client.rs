@@ -1,0 +1,110 @@
+//! The API client: kube's stack on a connector of ours.
+//!
+//! kube's own connector sets no TCP keepalive and no user timeout, so that a dead connection under
+//! a watch shows only after minutes, and its retry layer may hold one write for minutes. Here: a
+//! dead peer is noticed within about eleven seconds, a server that accepts and says nothing within
+//! [`RESPONSE_TIMEOUT`], and nothing is retried below the caller, who alone knows whether what he
+//! wanted to write is still true.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use http::header::{HeaderValue, USER_AGENT};
+use hyper_util::{
+    client::legacy::{Client as HttpClient, connect::HttpConnector},
+    rt::{TokioExecutor, TokioTimer},
+};
+use kube::{
+    Client, Config,
+    client::{Body, ClientBuilder, ConfigExt as _},
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use tower::{BoxError, ServiceExt as _, timeout::TimeoutLayer, util::option_layer};
+
+/// Idle time before the first keepalive probe.
+const KEEPALIVE: Duration = Duration::from_secs(5);
+/// Time between keepalive probes.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
+/// Unanswered probes that end a connection.
+const KEEPALIVE_RETRIES: u32 = 3;
+/// Longest time that sent data may stay unacknowledged (`TCP_USER_TIMEOUT`).
+const USER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest time for the TCP handshake.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest time from a request to the head of its response; the body of a watch may take forever.
+pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Idle connections are closed after this time, so that they hold no TLS buffers.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The file named by `--kubeconfig` is unusable.
+    #[error("kubeconfig {path}: {source}; give a readable kubeconfig with --kubeconfig", path = path.display())]
+    Kubeconfig {
+        /// The file.
+        path: PathBuf,
+        /// What was wrong with it.
+        source: kube::config::KubeconfigError,
+    },
+    /// Neither a kubeconfig nor a pod's service account was found.
+    #[error(
+        "no way to reach the API server: {0}; run in a pod with a service account, or give --kubeconfig FILE"
+    )]
+    Infer(#[from] kube::config::InferConfigError),
+    /// The configuration was read but a client can't be made from it (certificate, token, name).
+    #[error("the API server's configuration is unusable: {0}")]
+    Unusable(#[from] kube::Error),
+}
+
+/// A client for `component`, configured from `kubeconfig`, else as kube infers it (a kubeconfig of
+/// the environment, else the pod's service account). Makes no connection: a server that is away is
+/// no error here.
+pub async fn connect(kubeconfig: Option<&Path>, component: &str) -> Result<Client, ClientError> {
+    let config = match kubeconfig {
+        Some(path) => from_file(path)
+            .await
+            .map_err(|source| ClientError::Kubeconfig { path: path.to_owned(), source })?,
+        None => Config::infer().await?,
+    };
+    Ok(assemble(config, component)?)
+}
+
+async fn from_file(path: &Path) -> Result<Config, kube::config::KubeconfigError> {
+    Config::from_custom_kubeconfig(Kubeconfig::read_from(path)?, &KubeConfigOptions::default()).await
+}
+
+/// The client over `config`, with user agent `herald-<component>/<version>`.
+pub fn assemble(mut config: Config, component: &str) -> Result<Client, kube::Error> {
+    let agent = format!("herald-{component}/{}", crate::VERSION);
+    let agent = HeaderValue::try_from(agent).map_err(|error| kube::Error::HttpError(error.into()))?;
+    config.headers.push((USER_AGENT, agent));
+
+    let https = config.rustls_https_connector_with_connector(connector())?;
+    let http: HttpClient<_, Body> = HttpClient::builder(TokioExecutor::new())
+        .pool_idle_timeout(IDLE)
+        .pool_timer(TokioTimer::new())
+        .build(https);
+    // The layers agree on the boxed error.
+    let http = http.map_err(BoxError::from);
+    let builder = ClientBuilder::new(http, config.default_namespace.clone())
+        .with_layer(&config.extra_headers_layer()?)
+        .with_layer(&option_layer(config.auth_layer()?))
+        .with_layer(&config.base_uri_layer())
+        .with_layer(&TimeoutLayer::new(RESPONSE_TIMEOUT));
+    Ok(builder.build())
+}
+
+fn connector() -> HttpConnector {
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector.set_keepalive(Some(KEEPALIVE));
+    connector.set_keepalive_interval(Some(KEEPALIVE_INTERVAL));
+    connector.set_keepalive_retries(Some(KEEPALIVE_RETRIES));
+    connector.set_tcp_user_timeout(Some(USER_TIMEOUT));
+    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    connector
+}
