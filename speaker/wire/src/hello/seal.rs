@@ -1,0 +1,76 @@
+//! From a message to the frame that is sent.
+
+use super::codec;
+use super::{
+    ETHERTYPE, Entry, HEADER_LEN, Header, Keyring, MAGIC, Message, TAG_LEN, TLV_HEADER_LEN, VERSION,
+};
+use crate::NodeId;
+use crate::ethernet::{self, Ethernet};
+
+/// A message could not be sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TooLong {
+    /// The body has more octets than the interface's MTU leaves: split its lists over several frames.
+    #[error("a body of {len} octets does not fit: the MTU leaves {capacity}")]
+    Mtu {
+        /// Octets of the body.
+        len: usize,
+        /// Octets there is room for.
+        capacity: usize,
+    },
+    /// There is no key with the id that the header names.
+    #[error("no key with id {0}")]
+    UnknownKey(u8),
+}
+
+/// Octets of body that fit into one frame on an interface with this MTU.
+pub fn body_capacity(mtu: u32) -> usize {
+    let mtu = usize::try_from(mtu).unwrap_or(usize::MAX);
+    mtu.saturating_sub(HEADER_LEN + TAG_LEN).min(usize::from(u16::MAX))
+}
+
+/// How many more entries of a list fit into a frame on an interface with this MTU, beside what `message` holds,
+/// when they all go into one list that is still empty in it.
+pub fn entries_that_fit<E: Entry>(mtu: u32, message: &Message) -> usize {
+    body_capacity(mtu).saturating_sub(message.body_len() + TLV_HEADER_LEN) / E::LEN
+}
+
+impl Message {
+    /// Octets of the body that this message makes.
+    pub fn body_len(&self) -> usize {
+        codec::body_len(self)
+    }
+}
+
+impl Keyring {
+    /// The whole Ethernet frame of `message`, sealed with the key that `header` names.
+    pub fn seal(
+        &self,
+        ethernet: Ethernet,
+        header: &Header,
+        message: &Message,
+        mtu: u32,
+    ) -> Result<Vec<u8>, TooLong> {
+        let len = message.body_len();
+        let capacity = body_capacity(mtu);
+        let too_long = TooLong::Mtu { len, capacity };
+        let wire_len = u16::try_from(len).ok().filter(|_| len <= capacity).ok_or(too_long)?;
+        let mut frame = ethernet.frame(ETHERTYPE, 0);
+        frame.reserve_exact(HEADER_LEN + len + TAG_LEN);
+        frame.extend(MAGIC);
+        frame.extend([VERSION, message.kind().to_wire()]);
+        frame.extend(header.flags.to_be_bytes());
+        frame.extend(header.cluster.0.to_be_bytes());
+        frame.extend(NodeId::to_wire(Some(header.node)).to_be_bytes());
+        frame.extend(header.boot.0.to_be_bytes());
+        frame.extend(header.ifindex.0.to_be_bytes());
+        frame.extend(header.counter.0.to_be_bytes());
+        frame.push(header.key.get());
+        frame.extend(wire_len.to_be_bytes());
+        codec::encode(message, &mut frame);
+        let covered = frame.get(ethernet::HEADER_LEN..).unwrap_or_default();
+        let tag = self.tag(header.key, covered).ok_or(TooLong::UnknownKey(header.key.get()))?;
+        frame.extend(tag);
+        Ok(frame)
+    }
+}
