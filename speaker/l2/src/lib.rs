@@ -1,1 +1,64 @@
-//! The layer-2 protocol core: liveness, election, ownership, announcing and answering. No sockets, no clock.
+//! The layer-2 protocol core: who lives, who holds which address, and every frame that says so.
+//!
+//! No sockets, no clock, no threads, no Kubernetes: frames, time and specs come in, frames and events go out, and the
+//! same inputs with the same seed give the same outputs. `docs/protocol.md` part A has the rules; the code cites them
+//! as "rule A17". Where each rule lives:
+//!
+//! | module | rules | owns |
+//! |---|---|---|
+//! | `core` | 1, 24 (stall), 42 (lists) | the node: interfaces, specs, time, dispatch |
+//! | `placement` | 50 | which interface carries an address |
+//! | `segment` | 3, 24, 44, 51, 52 | one interface: state, frames in and out |
+//! | `peers` | 6, 7, 9, 31 (reservations) | who is known, replay, challenge |
+//! | `hello` | 10-15 | what hellos say and when, table versions, deltas, SYNC |
+//! | `detect` | 17-21, 23 | loss, suspicion, evidence, death |
+//! | `proof` | 25, 26 | two-way proof, mute |
+//! | `ownership` | 28-36, 41, 42 | pure decisions over plain data |
+//! | `announce` | 37-39, 46 | announcing, paced by the governor |
+//! | `answer` | FACTS of RFC 826, 4861, 4862 | ARP and NS, the hot path |
+//! | `conflict` | 33 (probes), 47 | foreign owners |
+//! | `alone` | 35, 48, 49 | nobody else heard |
+//!
+//! # Driving it
+//!
+//! One [`Core`] per node, one loop:
+//!
+//! ```text
+//! loop {
+//!     wait for a frame, an input from elsewhere, or poll_timeout()
+//!     if core.begin_turn(now()) == Turn::Stalled { read all sockets empty, throw the frames away }
+//!     for frame in sockets (at most a few dozen each) { core.handle(now(), Input::Frame { .. }) }
+//!     for input in queue { core.handle(now(), input) }
+//!     core.handle_timeout(now())
+//!     while let Some(output) = core.poll_output() { do it }
+//! }
+//! ```
+//!
+//! - After **every** `handle` and `handle_timeout`, outputs may be waiting: call [`Core::poll_output`] until it
+//!   returns `None`. Answers to clients are among them, so drain before handling the next burst of frames.
+//! - After every call that takes `now`, [`Core::poll_timeout`] may have changed. It only says when
+//!   [`Core::handle_timeout`] is next needed; calling that early or often does no harm.
+//! - [`Core::begin_turn`] comes first in each turn, before any frame that queued up is read. The timeouts are at most
+//!   50 ms apart while any segment exists; a turn that starts more than 120 ms after the last one means that this
+//!   process was stopped, and what it believes is stale (rule A24).
+//! - `now` never goes back; an earlier one is taken for the latest seen.
+
+mod config;
+mod core;
+mod input;
+mod output;
+mod snapshot;
+mod time;
+
+#[cfg(feature = "ablation")]
+pub use config::Ablation;
+pub use config::{Config, NodeName, Profile};
+pub use core::Core;
+pub use herald_wire::hello::Keyring;
+pub use herald_wire::{Boot, ClusterId, Epoch, MacAddr, NodeId, Revision};
+pub use input::{Input, Interface, NodeState, Nodes, VipSpec};
+pub use output::{Cause, Event, Gone, Holding, Output, PeerId, ReleaseReason, Turn};
+pub use snapshot::{
+    Counters, Lifecycle, OtherVip, PeerSnapshot, PeerState, Refusals, SegmentSnapshot, Snapshot,
+};
+pub use time::Instant;

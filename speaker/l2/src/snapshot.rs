@@ -1,0 +1,177 @@
+//! The core's insides as plain data, for /debug, /metrics and status. Built on demand, never on the hot path.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use herald_wire::{Boot, Epoch, MacAddr, NodeId};
+
+use crate::config::NodeName;
+use crate::output::Holding;
+
+/// Everything at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// One per interface in use, in order of ifindex.
+    pub segments: Vec<SegmentSnapshot>,
+    /// How many specs are known.
+    pub specs: usize,
+    /// Addresses for which no interface is suitable (rule A50).
+    pub without_interface: Vec<IpAddr>,
+}
+
+/// One interface.
+#[derive(Clone, Debug)]
+pub struct SegmentSnapshot {
+    /// The kernel's index.
+    pub ifindex: u32,
+    /// `eth0`
+    pub interface: String,
+    /// Its MAC address.
+    pub mac: MacAddr,
+    /// This speaker's state here.
+    pub state: Lifecycle,
+    /// Can't prove that it is connected (rule A26).
+    pub mute: bool,
+    /// May claim: carrier, and not mute for long.
+    pub able: bool,
+    /// The interval of its own hellos now.
+    pub interval: Duration,
+    /// Other nodes should be there and none is heard (rule A48).
+    pub peers_unheard: bool,
+    /// Every node heard lately, in order of id.
+    pub peers: Vec<PeerSnapshot>,
+    /// What is held here, in order of address.
+    pub holdings: Vec<Holding>,
+    /// What somebody else holds, or nobody, in order of address.
+    pub others: Vec<OtherVip>,
+}
+
+/// LISTEN, ACTIVE or LEAVING, as told in hellos (rule A10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lifecycle {
+    /// New here: hears, says hello, neither answers nor claims.
+    Listen,
+    /// At work.
+    Active,
+    /// Handing over.
+    Leaving,
+}
+
+/// One peer.
+#[derive(Clone, Debug)]
+pub struct PeerSnapshot {
+    /// Its id.
+    pub node: NodeId,
+    /// Its name, once told.
+    pub name: Option<NodeName>,
+    /// Its current start.
+    pub boot: Boot,
+    /// Its MAC address.
+    pub mac: MacAddr,
+    /// Its condition as seen from here.
+    pub state: PeerState,
+    /// Since it was last heard.
+    pub silence: Duration,
+    /// What it promised for its hellos.
+    pub interval: Duration,
+    /// Measured loss of its hellos, 0 to 0.6 (rule A17).
+    pub loss: f64,
+    /// ln of the odds against loss alone (rule A21); 0 while it is heard.
+    pub evidence: f64,
+    /// How many addresses it claims.
+    pub claims: usize,
+    /// Hellos heard and missed since it is known.
+    pub hellos: (u64, u64),
+}
+
+/// How a peer is seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerState {
+    /// Heard, LISTEN.
+    Listening,
+    /// Heard, ACTIVE.
+    Active,
+    /// Heard, LEAVING.
+    Leaving,
+    /// Silent for longer than promised (rule A18).
+    Suspected,
+    /// Dead or left, remembered for a minute.
+    Gone,
+}
+
+/// An address that this node does not hold.
+#[derive(Clone, Debug)]
+pub struct OtherVip {
+    /// The address.
+    pub vip: IpAddr,
+    /// Who holds it in this node's view; `None`: free.
+    pub holder: Option<NodeId>,
+    /// The highest epoch seen.
+    pub epoch: Epoch,
+    /// May this node take it (rule A29)?
+    pub eligible: bool,
+    /// A foreign machine answers for it.
+    pub conflict: Option<MacAddr>,
+}
+
+/// What has been counted since the start. Gauges are in [`Snapshot`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Frames handed in.
+    pub frames: u64,
+    /// Hello-protocol frames accepted.
+    pub hellos_accepted: u64,
+    /// Hello-protocol frames sent.
+    pub hellos_sent: u64,
+    /// Hello-protocol frames refused, by reason.
+    pub refused: Refusals,
+    /// ARP requests seen for an address held here.
+    pub arp_requests: u64,
+    /// Neighbour solicitations seen for an address held here.
+    pub nd_solicitations: u64,
+    /// ARP replies and neighbour advertisements sent as answers.
+    pub replies: u64,
+    /// Gratuitous ARP, unsolicited advertisements and targeted retries sent.
+    pub announcements: u64,
+    /// Frames of known protocols that make no sense.
+    pub malformed: u64,
+    /// Frames that ask for nothing here.
+    pub ignored: u64,
+    /// Claims made.
+    pub claims: u64,
+    /// Claims that took over from a dead or left holder.
+    pub takeovers: u64,
+    /// Claims given up because a greater one was heard.
+    pub yields: u64,
+    /// Peers suspected.
+    pub suspicions: u64,
+    /// Peers declared dead.
+    pub deaths: u64,
+    /// Challenges sent (rule A7).
+    pub challenges: u64,
+    /// Times the loop stood still for too long (rule A24).
+    pub stalls: u64,
+    /// Entries turned away because a table was full.
+    pub table_full: u64,
+}
+
+/// Why hello-protocol frames were refused (rule A5).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Refusals {
+    /// Too short, wrong magic, lengths that do not add up.
+    pub malformed: u64,
+    /// Another version (rule A9).
+    pub version: u64,
+    /// Another cluster's.
+    pub foreign_cluster: u64,
+    /// This node's own id.
+    pub own_id: u64,
+    /// A key that this node does not have.
+    pub unknown_key: u64,
+    /// The seal is wrong: forged or damaged.
+    pub forged: u64,
+    /// Seen before or too old.
+    pub replayed: u64,
+    /// From a start that has not proved itself yet (rule A6).
+    pub unknown_boot: u64,
+}
