@@ -1,0 +1,109 @@
+//! Who may get addresses of a pool: `serviceAllocation` and Kubernetes label selectors.
+//!
+//! Closed by default: a pool restricted to namespaces or labels says no to everybody else, for explicit requests
+//! as well, and also when its selectors match nothing at all.
+
+use std::collections::BTreeMap;
+
+use crate::PoolNo;
+
+/// Labels of a Service or a namespace.
+pub type Labels = BTreeMap<String, String>;
+
+/// `IPAddressPool.spec.serviceAllocation`.
+///
+/// Namespaces (listed or selected) AND Services (selected); OR inside each. A part that is empty restricts nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceAllocation {
+    /// Lower first; 0 stands last, as in MetalLB.
+    pub priority: u32,
+    /// Namespaces by name.
+    pub namespaces: Vec<String>,
+    /// Namespaces by label.
+    pub namespace_selectors: Vec<Selector>,
+    /// Services by label.
+    pub service_selectors: Vec<Selector>,
+}
+
+/// A Kubernetes label selector. Every requirement must hold; the empty selector matches everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selector {
+    /// `matchLabels`.
+    pub labels: Labels,
+    /// `matchExpressions`.
+    pub expressions: Vec<Requirement>,
+}
+
+/// One entry of `matchExpressions`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Requirement {
+    /// Label key.
+    pub key: String,
+    /// What must hold of its value.
+    pub operator: Operator,
+}
+
+/// Operators of `matchExpressions`, with their values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operator {
+    /// The label is there with one of these values.
+    In(Vec<String>),
+    /// The label is absent, or has none of these values.
+    NotIn(Vec<String>),
+    /// The label is there.
+    Exists,
+    /// The label is absent.
+    DoesNotExist,
+}
+
+impl ServiceAllocation {
+    /// Place in the order of automatic allocation: lower first, 0 last.
+    pub(crate) fn order(&self) -> u32 {
+        if self.priority == 0 { u32::MAX } else { self.priority }
+    }
+
+    /// Whether a Service with these labels, in this namespace, may get an address.
+    /// `namespace_labels` is `None` for a namespace nobody has told of: selectors do not match it.
+    pub(crate) fn admits(
+        &self,
+        namespace: &str,
+        namespace_labels: Option<&Labels>,
+        labels: &Labels,
+    ) -> Result<(), PoolNo> {
+        let restricted = !self.namespaces.is_empty() || !self.namespace_selectors.is_empty();
+        let listed = self.namespaces.iter().any(|listed| listed == namespace);
+        let selected = namespace_labels
+            .is_some_and(|labels| self.namespace_selectors.iter().any(|selector| selector.matches(labels)));
+        if restricted && !listed && !selected {
+            return Err(PoolNo::OtherNamespaces {
+                namespaces: self.namespaces.clone(),
+                by_selector: !self.namespace_selectors.is_empty(),
+            });
+        }
+        let wanted = &self.service_selectors;
+        if !wanted.is_empty() && !wanted.iter().any(|selector| selector.matches(labels)) {
+            return Err(PoolNo::OtherServices);
+        }
+        Ok(())
+    }
+}
+
+impl Selector {
+    /// Whether `labels` satisfy every requirement.
+    pub fn matches(&self, labels: &Labels) -> bool {
+        self.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
+            && self.expressions.iter().all(|requirement| requirement.matches(labels))
+    }
+}
+
+impl Requirement {
+    fn matches(&self, labels: &Labels) -> bool {
+        let value = labels.get(&self.key);
+        match &self.operator {
+            Operator::In(values) => value.is_some_and(|value| values.contains(value)),
+            Operator::NotIn(values) => value.is_none_or(|value| !values.contains(value)),
+            Operator::Exists => value.is_some(),
+            Operator::DoesNotExist => value.is_none(),
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! Why a Service does not get what it asks for: every reason typed, the text users read made from it here only.
+//!
+//! Each text names the objects and ends with what to do.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use crate::{Addresses, Family, Owner, PoolName, RequestError, ServiceRef};
+
+/// Why a Service does not have (all of) what it asks for. It keeps what it has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The request itself is wrong.
+    Invalid(RequestError),
+    /// There is no pool at all.
+    NoPools,
+    /// The pool it names does not exist.
+    UnknownPool {
+        /// As named by the Service.
+        pool: PoolName,
+        /// Those that exist.
+        known: Vec<PoolName>,
+    },
+    /// An address it names cannot be given.
+    Address {
+        /// The requested address.
+        address: IpAddr,
+        /// Why not.
+        no: AddressNo,
+    },
+    /// The two requested addresses lie in different pools.
+    DifferentPools {
+        /// Each address with its pool.
+        addresses: [(IpAddr, PoolName); 2],
+    },
+    /// No pool gives what is missing. Every pool that was looked at says why.
+    NoPoolGives {
+        /// The families that are missing.
+        families: Vec<Family>,
+        /// In the order in which they were asked.
+        pools: Vec<(PoolName, PoolNo)>,
+    },
+    /// The Service shows an address that Herald has not given, and would not give (rule B2). It stays untouched
+    /// and is not announced.
+    AdoptionRefused {
+        /// The address in its status.
+        address: IpAddr,
+        /// Why Herald would not give it.
+        no: Box<Refusal>,
+    },
+    /// The API server refused the write that takes an address.
+    WriteRefused {
+        /// The address.
+        address: IpAddr,
+        /// What the API server said.
+        error: String,
+    },
+}
+
+/// Why one pool says no.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PoolNo {
+    /// No free address of this family.
+    Full(Family),
+    /// No range of this family.
+    NoRange(Family),
+    /// `autoAssign: false`: gives only to those who name it.
+    NotAutomatic,
+    /// `serviceAllocation` names other namespaces.
+    OtherNamespaces {
+        /// Those it names.
+        namespaces: Vec<String>,
+        /// Whether it selects namespaces by label as well.
+        by_selector: bool,
+    },
+    /// `serviceAllocation.serviceSelectors` do not match the Service's labels.
+    OtherServices,
+    /// Its spec is not valid, and never was.
+    NeverValid,
+}
+
+/// Why an address that was asked for by name cannot be given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AddressNo {
+    /// No pool contains it.
+    InNoPool {
+        /// Those that exist.
+        pools: Vec<PoolName>,
+    },
+    /// It is not in the pool that the Service asks for, or in which its other address must lie.
+    InOtherPool {
+        /// The pool asked for.
+        asked: PoolName,
+        /// The pool that contains it, if one does.
+        lies_in: Option<PoolName>,
+    },
+    /// The pool lists it under `excluded`.
+    Excluded(PoolName),
+    /// The pool has `avoidBuggyIPs` and the address ends in .0 or .255.
+    Buggy(PoolName),
+    /// Its pool does not serve this Service.
+    Pool(PoolName, PoolNo),
+    /// Others have it.
+    InUse(Vec<Owner>),
+    /// It is being given back, and is free once the API server confirms that.
+    BeingReleased(Vec<Owner>),
+    /// A LoadBalancerIP reserves it (`claimRef`).
+    Reserved(ServiceRef),
+    /// Its LoadBalancerIP is being deleted, but something (a finalizer) still holds it.
+    Terminating,
+    /// Its LoadBalancerIP exists, but names nobody.
+    HeldByNobody,
+}
+
+/// At most this many pools or owners are listed in a text; conditions and events have limits.
+const LISTED: usize = 8;
+
+impl Refusal {
+    /// The condition's reason: one word, one meaning.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Invalid(_) => "InvalidRequest",
+            Self::NoPools => "NoPools",
+            Self::UnknownPool { .. } => "UnknownPool",
+            Self::Address { no, .. } => no.reason(),
+            Self::DifferentPools { .. } => "AddressesInDifferentPools",
+            Self::NoPoolGives { .. } => "NoAddressAvailable",
+            Self::AdoptionRefused { .. } => "AdoptionRefused",
+            Self::WriteRefused { .. } => "WriteRefused",
+        }
+    }
+
+    /// Whether the user has to change the Service (else time or an administrator may help).
+    pub fn is_invalid_request(&self) -> bool {
+        matches!(self, Self::Invalid(_) | Self::UnknownPool { .. } | Self::DifferentPools { .. })
+    }
+}
+
+impl AddressNo {
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::InNoPool { .. } => "AddressInNoPool",
+            Self::InOtherPool { .. } => "AddressInOtherPool",
+            Self::Excluded(_) | Self::Buggy(_) => "AddressExcluded",
+            Self::Pool(..) => "PoolNotAllowed",
+            Self::InUse(_) => "AddressInUse",
+            Self::BeingReleased(_) | Self::Terminating => "AddressBeingReleased",
+            Self::Reserved(_) | Self::HeldByNobody => "AddressReserved",
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Invalid(error) => write!(f, "{error}"),
+            Self::NoPools => {
+                f.write_str("there is no IPAddressPool; create one with addresses of your network")
+            }
+            Self::UnknownPool { pool, known } if known.is_empty() => write!(
+                f,
+                "the pool '{pool}' does not exist, nor does any other; create it, or name no pool and create one"
+            ),
+            Self::UnknownPool { pool, known } => write!(
+                f,
+                "the pool '{pool}' does not exist; create it, or use one of: {}",
+                Listed(known.iter().map(|name| format!("'{name}'")))
+            ),
+            Self::Address { address, no } => write!(f, "{address} {no}"),
+            Self::DifferentPools { addresses: [(a, a_pool), (b, b_pool)] } => write!(
+                f,
+                "{a} lies in pool '{a_pool}' and {b} in pool '{b_pool}'; both addresses of a Service come from one \
+                 pool: ask for two addresses of the same pool"
+            ),
+            Self::NoPoolGives { families, pools } => {
+                let missing = families.iter().map(Family::to_string).collect::<Vec<_>>().join(" and ");
+                let each = pools.iter().map(|(pool, no)| format!("'{pool}' {no}"));
+                write!(f, "no pool gives the {missing} address: {}; {}", Listed(each), advice(pools))
+            }
+            Self::AdoptionRefused { address, no } => write!(
+                f,
+                "the Service already shows {address}, which Herald has not given and would not give: {no}; \
+                 or clear status.loadBalancer to get another address"
+            ),
+            Self::WriteRefused { address, error } => write!(
+                f,
+                "the API server refused to record {address}: {error}; check the controller's rights and the \
+                 LoadBalancerIP CRD. Herald tries again"
+            ),
+        }
+    }
+}
+
+impl fmt::Display for PoolNo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full(family) => write!(f, "has no free {family} address"),
+            Self::NoRange(family) => write!(f, "has no {family} range"),
+            Self::NotAutomatic => f.write_str("gives addresses only on request (autoAssign: false)"),
+            Self::OtherNamespaces { namespaces, by_selector } => {
+                let selected = by_selector.then(|| "those its namespaceSelectors match".to_owned());
+                let all = Listed(namespaces.iter().cloned().chain(selected));
+                write!(f, "is restricted to namespaces [{all}]")
+            }
+            Self::OtherServices => {
+                f.write_str("is restricted to Services with other labels (serviceSelectors)")
+            }
+            Self::NeverValid => f.write_str("is not valid (its condition says why)"),
+        }
+    }
+}
+
+impl fmt::Display for AddressNo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InNoPool { pools } if pools.is_empty() => {
+                f.write_str("lies in no pool, as there is none; create an IPAddressPool that contains it")
+            }
+            Self::InNoPool { pools } => write!(
+                f,
+                "lies in no pool (looked at {}); ask for another address or add it to a pool",
+                Listed(pools.iter().map(|name| format!("'{name}'")))
+            ),
+            Self::InOtherPool { asked, lies_in: Some(pool) } => write!(
+                f,
+                "lies in pool '{pool}', not in '{asked}'; correct the address-pool annotation or ask for an address \
+                 of '{asked}'"
+            ),
+            Self::InOtherPool { asked, lies_in: None } => {
+                write!(f, "does not lie in pool '{asked}'; ask for an address of '{asked}' or add it there")
+            }
+            Self::Excluded(pool) => write!(
+                f,
+                "is excluded by pool '{pool}'; ask for another address or remove it from spec.excluded"
+            ),
+            Self::Buggy(pool) => write!(
+                f,
+                "ends in .0 or .255, which pool '{pool}' avoids; ask for another address or set avoidBuggyIPs: false"
+            ),
+            Self::Pool(pool, no) => write!(
+                f,
+                "lies in pool '{pool}', which {no}; ask for an address of another pool or widen '{pool}'"
+            ),
+            Self::InUse(owners) => write!(
+                f,
+                "is in use by {}; ask for another address or free it first",
+                Listed(owners.iter().map(|owner| owner.service.to_string()))
+            ),
+            Self::BeingReleased(owners) => write!(
+                f,
+                "is still being released by {}; it follows by itself once that is done",
+                Listed(owners.iter().map(|owner| owner.service.to_string()))
+            ),
+            Self::Reserved(service) => write!(
+                f,
+                "is reserved for {service} (claimRef of its LoadBalancerIP); ask for another address or delete the \
+                 reservation"
+            ),
+            Self::Terminating => f.write_str(
+                "has a LoadBalancerIP that is being deleted; it follows once that is gone: look for finalizers on it",
+            ),
+            Self::HeldByNobody => f.write_str(
+                "has a LoadBalancerIP that names neither a Service nor a claimRef; delete that object to free it",
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Addresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", Listed(self.iter().map(|address| address.to_string())))
+    }
+}
+
+/// What an administrator or user can do, from the reasons the pools gave.
+fn advice(pools: &[(PoolName, PoolNo)]) -> String {
+    let any = |wanted: fn(&PoolNo) -> bool| pools.iter().any(|(_, no)| wanted(no));
+    let mut steps = Vec::new();
+    if any(|no| matches!(no, PoolNo::Full(_))) {
+        steps.push("add addresses to a full pool or delete Services that need none");
+    }
+    if any(|no| matches!(no, PoolNo::NoRange(_))) {
+        steps.push("add a range of that family to the pool, or ask for the other family");
+    }
+    if any(|no| matches!(no, PoolNo::NotAutomatic)) {
+        steps.push("name the pool in the annotation heraldlb.io/address-pool");
+    }
+    if any(|no| matches!(no, PoolNo::OtherNamespaces { .. } | PoolNo::OtherServices)) {
+        steps.push("let the pool's serviceAllocation admit this Service");
+    }
+    if any(|no| matches!(no, PoolNo::NeverValid)) {
+        steps.push("correct the pool that is not valid");
+    }
+    steps.join("; or ")
+}
+
+/// A comma-separated list that stays short.
+struct Listed<I>(I);
+
+impl<I: Iterator<Item = String> + Clone> fmt::Display for Listed<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.0.clone();
+        for (position, item) in rest.by_ref().take(LISTED).enumerate() {
+            if position > 0 {
+                f.write_str(", ")?;
+            }
+            f.write_str(&item)?;
+        }
+        match rest.count() {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! What a Service asks for, read from its annotations and spec fields (COMPAT: annotations, allocation rules 1, 3).
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use thiserror::Error;
+
+use crate::range::parse_address;
+use crate::{AddressError, CreatedAt, Family, Labels, Owner, PoolName, Version};
+
+/// A Service of type LoadBalancer and of our class, reduced to what allocation needs.
+///
+/// A Service with a deletionTimestamp is still here (rule B10); one of another type or class is not: tell of it as
+/// `ServiceDeleted`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceRequest {
+    /// Name and uid.
+    pub owner: Owner,
+    /// `metadata.resourceVersion`: tells which `shown` are older than our own last write.
+    pub version: Version,
+    /// `metadata.creationTimestamp`: older Services are served first.
+    pub created: CreatedAt,
+    /// `metadata.labels`, for `serviceAllocation.serviceSelectors`.
+    pub labels: Labels,
+    /// `spec.ipFamilyPolicy` and `spec.ipFamilies`.
+    pub families: Families,
+    /// What it asks for by name; an error keeps what the Service has and is shown on it.
+    pub wanted: Result<Wanted, RequestError>,
+    /// `status.loadBalancer.ingress[].ip` now.
+    pub shown: Vec<IpAddr>,
+}
+
+/// Which families a Service gets, the primary one first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Families {
+    /// `spec.ipFamilyPolicy`.
+    pub policy: FamilyPolicy,
+    /// `spec.ipFamilies[0]`.
+    pub primary: Family,
+    /// Whether `spec.ipFamilies` names the other family as well.
+    pub dual: bool,
+}
+
+/// `spec.ipFamilyPolicy`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FamilyPolicy {
+    /// One address.
+    #[default]
+    SingleStack,
+    /// Both where a pool has both, else the primary family; the second is added when it can be.
+    PreferDualStack,
+    /// Both or nothing.
+    RequireDualStack,
+}
+
+/// Addresses and pool asked for by name; both empty for "any address".
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// `loadBalancerIPs` or `spec.loadBalancerIP`.
+    pub addresses: Addresses,
+    /// `address-pool`.
+    pub pool: Option<PoolName>,
+}
+
+/// At most one address of each family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Addresses {
+    v4: Option<IpAddr>,
+    v6: Option<IpAddr>,
+}
+
+/// What is wrong with a request, whatever the pools.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum RequestError {
+    /// An address that cannot be read.
+    #[error("{field}: {error}")]
+    Address {
+        /// The annotation or field it stands in.
+        field: String,
+        /// What is wrong with it.
+        error: AddressError,
+    },
+    /// Two addresses of one family.
+    #[error(
+        "{field} asks for two {family} addresses, {first} and {second}; a Service gets at most one of each family"
+    )]
+    SameFamily {
+        /// The annotation they stand in.
+        field: String,
+        /// Their family.
+        family: Family,
+        /// The first of them.
+        first: IpAddr,
+        /// The second.
+        second: IpAddr,
+    },
+    /// The annotation and `spec.loadBalancerIP` disagree.
+    #[error("{field} asks for {annotated}, but spec.loadBalancerIP for {spec}; remove one of the two")]
+    Contradiction {
+        /// The annotation.
+        field: String,
+        /// What it asks for, as written.
+        annotated: String,
+        /// What the spec asks for.
+        spec: IpAddr,
+    },
+    /// `address-pool` is there, but empty.
+    #[error("{field} is empty; name a pool or remove the annotation")]
+    EmptyPool {
+        /// The annotation.
+        field: String,
+    },
+    /// `loadBalancerIPs` is there, but empty.
+    #[error("{field} is empty; name one or two addresses or remove the annotation")]
+    NoAddress {
+        /// The annotation.
+        field: String,
+    },
+    /// The Service does not have the family of a requested address.
+    #[error(
+        "{address} is an {family} address, but the Service has only {other} (spec.ipFamilies); ask for an {other} \
+         address or set spec.ipFamilyPolicy: PreferDualStack",
+        other = family.other()
+    )]
+    FamilyNotOfService {
+        /// The requested address.
+        address: IpAddr,
+        /// Its family.
+        family: Family,
+    },
+}
+
+/// Our prefix first: where several are set, the first counts.
+const PREFIXES: [&str; 3] = ["heraldlb.io/", "metallb.io/", "metallb.universe.tf/"];
+
+impl Wanted {
+    /// Reads a Service's annotations (all three prefixes) and `spec.loadBalancerIP`.
+    pub fn parse(
+        annotations: &BTreeMap<String, String>,
+        load_balancer_ip: Option<&str>,
+    ) -> Result<Self, RequestError> {
+        let pool = match annotation(annotations, "address-pool") {
+            Some((field, text)) if text.is_empty() => return Err(RequestError::EmptyPool { field }),
+            Some((_, text)) => Some(PoolName::new(text)),
+            None => None,
+        };
+        let spec = match load_balancer_ip.map(str::trim).filter(|text| !text.is_empty()) {
+            Some(text) => Some(
+                parse_address(text)
+                    .map_err(|error| RequestError::Address { field: "spec.loadBalancerIP".into(), error })?,
+            ),
+            None => None,
+        };
+        let addresses = match (annotation(annotations, "loadBalancerIPs"), spec) {
+            (Some((field, text)), spec) => {
+                let addresses = parse_list(&field, text)?;
+                match spec {
+                    // One of the two addresses asked for does not contradict them.
+                    Some(spec) if !addresses.contains(spec) => {
+                        return Err(RequestError::Contradiction { field, annotated: text.into(), spec });
+                    }
+                    _ => addresses,
+                }
+            }
+            (None, Some(spec)) => Addresses::default().with(spec),
+            (None, None) => Addresses::default(),
+        };
+        Ok(Self { addresses, pool })
+    }
+}
+
+impl Families {
+    /// The families to look for, the primary one first.
+    pub fn wanted(&self) -> impl Iterator<Item = Family> + use<> {
+        let second = (self.dual && self.policy != FamilyPolicy::SingleStack).then_some(self.primary.other());
+        std::iter::once(self.primary).chain(second)
+    }
+
+    /// Whether an address of `family` has a place on the Service.
+    pub fn has(&self, family: Family) -> bool {
+        self.wanted().any(|wanted| wanted == family)
+    }
+}
+
+impl Addresses {
+    /// The address of a family.
+    pub fn of(&self, family: Family) -> Option<IpAddr> {
+        match family {
+            Family::V4 => self.v4,
+            Family::V6 => self.v6,
+        }
+    }
+
+    /// These, with `address` in the place of its family.
+    #[must_use]
+    pub fn with(mut self, address: IpAddr) -> Self {
+        match Family::of(address) {
+            Family::V4 => self.v4 = Some(address),
+            Family::V6 => self.v6 = Some(address),
+        }
+        self
+    }
+
+    /// IPv4 first.
+    pub fn iter(&self) -> impl Iterator<Item = IpAddr> + Clone + use<> {
+        self.v4.into_iter().chain(self.v6)
+    }
+
+    /// Whether `address` is one of them.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.of(Family::of(address)) == Some(address)
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.v4.is_none() && self.v6.is_none()
+    }
+}
+
+impl FromIterator<IpAddr> for Addresses {
+    /// Of several addresses of one family the last stays.
+    fn from_iter<T: IntoIterator<Item = IpAddr>>(addresses: T) -> Self {
+        addresses.into_iter().fold(Self::default(), Self::with)
+    }
+}
+
+fn annotation<'a>(annotations: &'a BTreeMap<String, String>, name: &str) -> Option<(String, &'a str)> {
+    PREFIXES.iter().find_map(|prefix| {
+        let key = format!("{prefix}{name}");
+        let text = annotations.get(&key)?.trim();
+        Some((key, text))
+    })
+}
+
+fn parse_list(field: &str, text: &str) -> Result<Addresses, RequestError> {
+    if text.is_empty() {
+        return Err(RequestError::NoAddress { field: field.into() });
+    }
+    let mut addresses = Addresses::default();
+    for part in text.split(',') {
+        let address =
+            parse_address(part).map_err(|error| RequestError::Address { field: field.into(), error })?;
+        let family = Family::of(address);
+        if let Some(first) = addresses.of(family) {
+            let field = field.into();
+            return Err(RequestError::SameFamily { field, family, first, second: address });
+        }
+        addresses = addresses.with(address);
+    }
+    Ok(addresses)
+}
