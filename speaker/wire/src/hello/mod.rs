@@ -69,7 +69,7 @@ pub use self::message::{
     Tell, Vouch, VouchKind,
 };
 pub use self::open::{Refused, Sealed, Verified, Verifier};
-pub use self::seal::{TooLong, body_capacity, entries_that_fit};
+pub use self::seal::{SealError, body_capacity, entries_that_fit};
 
 /// Local experimental EtherType 1 of IEEE 802.
 pub const ETHERTYPE: EtherType = EtherType(0x88b5);

@@ -7,12 +7,12 @@ use super::{
 use crate::NodeId;
 use crate::ethernet::{self, Ethernet};
 
-/// A message could not be sealed.
+/// Why a message could not be sealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum TooLong {
+pub enum SealError {
     /// The body has more octets than the interface's MTU leaves: split its lists over several frames.
     #[error("a body of {len} octets does not fit: the MTU leaves {capacity}")]
-    Mtu {
+    TooLong {
         /// Octets of the body.
         len: usize,
         /// Octets there is room for.
@@ -50,10 +50,10 @@ impl Keyring {
         header: &Header,
         message: &Message,
         mtu: u32,
-    ) -> Result<Vec<u8>, TooLong> {
+    ) -> Result<Vec<u8>, SealError> {
         let len = message.body_len();
         let capacity = body_capacity(mtu);
-        let too_long = TooLong::Mtu { len, capacity };
+        let too_long = SealError::TooLong { len, capacity };
         let wire_len = u16::try_from(len).ok().filter(|_| len <= capacity).ok_or(too_long)?;
         let mut frame = ethernet.frame(ETHERTYPE, 0);
         frame.reserve_exact(HEADER_LEN + len + TAG_LEN);
@@ -69,7 +69,7 @@ impl Keyring {
         frame.extend(wire_len.to_be_bytes());
         codec::encode(message, &mut frame);
         let covered = frame.get(ethernet::HEADER_LEN..).unwrap_or_default();
-        let tag = self.tag(header.key, covered).ok_or(TooLong::UnknownKey(header.key.get()))?;
+        let tag = self.tag(header.key, covered).ok_or(SealError::UnknownKey(header.key.get()))?;
         frame.extend(tag);
         Ok(frame)
     }
