@@ -1,1 +1,38 @@
 //! The lab: a real control plane and a LAN of network namespaces, for the demo, the tests and the benchmarks.
+//!
+//! ```no_run
+//! # fn main() -> anyhow::Result<()> {
+//! let lab = herald_lab::Plan::nodes(3).start()?;
+//! println!("{}", lab.kubectl(&["get", "nodes"])?);
+//! lab.power_off("n1")?;
+//! # Ok(()) }
+//! ```
+//!
+//! What is real: etcd, kube-apiserver, kube-controller-manager, kube-proxy, kubectl, Herald's own binaries, every frame on
+//! the wire. What is not: a node is a network namespace without kubelet or containers, and a pod is a server of the lab's
+//! behind its node ([`backend`]), made known to kube-proxy by EndpointSlices that the lab writes.
+//!
+//! What must hold: several labs run side by side; the machine's own network is never touched; nothing is left behind,
+//! also after a panic, Ctrl-C or SIGKILL ([`scratch`] has the one way in which everything goes).
+
+pub mod backend;
+mod control_plane;
+mod herald;
+mod lab;
+mod lan;
+mod netns;
+mod node;
+mod pki;
+mod process;
+pub mod programs;
+mod progress;
+mod scratch;
+
+pub use control_plane::ControlPlane;
+pub use herald::NAMESPACE as HERALD_NAMESPACE;
+pub use lab::{Lab, Plan};
+pub use lan::{Host, Lan, Neighbour};
+pub use netns::Netns;
+pub use node::{Node, ProxyMode};
+pub use process::Process;
+pub use progress::Progress;

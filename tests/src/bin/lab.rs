@@ -1,0 +1,77 @@
+//! A lab for a person at a shell: `lab up`, then `ip netns exec` into it from another terminal.
+#![expect(clippy::print_stdout, reason = "a command's output is what it is for")]
+
+use std::{fs::Permissions, os::unix::fs::PermissionsExt as _, path::PathBuf};
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use herald_lab::{Lab, Plan, Progress, ProxyMode, programs::Kubernetes};
+
+/// Herald's lab: a real Kubernetes control plane and nodes in network namespaces.
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Builds a lab and keeps it until Enter, end of input or Ctrl-C
+    Up {
+        /// Number of nodes
+        #[arg(long, default_value_t = 3)]
+        nodes: u8,
+        /// Control plane, nodes and kube-proxy only: run your own Herald in the namespaces
+        #[arg(long)]
+        bare: bool,
+        /// kube-proxy in iptables mode instead of nftables
+        #[arg(long)]
+        iptables: bool,
+    },
+    /// Builds the control plane's binary if this machine has not got it yet
+    Build,
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().command {
+        Command::Up { nodes, bare, iptables } => {
+            let mut plan = Plan::nodes(nodes);
+            plan.herald = !bare;
+            if iptables {
+                plan.proxy = ProxyMode::Iptables;
+            }
+            up(plan, bare)
+        }
+        Command::Build => Kubernetes::find_or_build(&Progress::new()).map(drop),
+    }
+}
+
+fn up(plan: Plan, bare: bool) -> Result<()> {
+    let lab = plan.start()?;
+    if bare {
+        lab.apply_manifests()?;
+        println!("controller: {}", lab.account_kubeconfig("herald-controller")?.display());
+        println!("speaker:    {}", lab.account_kubeconfig("herald-speaker")?.display());
+    }
+    let tag = lab.tag();
+    println!("files, logs: {}", lab.dir().display());
+    println!("kubectl:     {}", kubectl_script(&lab)?.display());
+    println!("namespaces:  {tag}-cp, {tag}-client, {tag}-gw, {tag}-lan (the switch)");
+    for node in lab.nodes() {
+        let host = &node.host;
+        println!("node {}:     {}  {} {} {}", node.name(), host.netns.name(), host.v4, host.v6, host.mac);
+    }
+    println!("Enter ends the lab.");
+    std::io::stdin().read_line(&mut String::new())?;
+    Ok(())
+}
+
+/// A script that is kubectl inside the lab.
+fn kubectl_script(lab: &Lab) -> Result<PathBuf> {
+    let file = lab.dir().join("kubectl");
+    let (kubectl, args) = lab.kubectl_program();
+    let (tag, kubectl, args) = (lab.tag(), kubectl.display(), args.join(" "));
+    std::fs::write(&file, format!("#!/bin/sh\nexec ip netns exec {tag}-cp {kubectl} {args} \"$@\"\n"))?;
+    std::fs::set_permissions(&file, Permissions::from_mode(0o755))?;
+    Ok(file)
+}

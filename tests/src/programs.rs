@@ -1,0 +1,163 @@
+//! Finding the programs a lab runs: Kubernetes' own, and Herald's.
+//!
+//! Kubernetes' programs are all one binary built from `tests/controlplane` with Go, kept outside the source tree under a
+//! name that changes with its sources, so it is built once per version and machine. A directory with somebody's own
+//! `etcd`, `kube-apiserver`, ... (as envtest's `KUBEBUILDER_ASSETS`) comes first.
+
+use std::{
+    collections::hash_map::DefaultHasher,
+    env,
+    hash::{Hash as _, Hasher as _},
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::progress::Progress;
+
+/// Directories looked into for a user's own Kubernetes programs, by environment variable.
+const OWN_PROGRAMS: [&str; 2] = ["HERALD_KUBERNETES_BIN", "KUBEBUILDER_ASSETS"];
+
+/// Kubernetes' programs.
+#[derive(Debug, Clone)]
+pub struct Kubernetes {
+    own: Vec<PathBuf>,
+    multicall: PathBuf,
+}
+
+impl Kubernetes {
+    /// Finds the programs, building the multi-call binary first if this machine has not yet.
+    pub fn find_or_build(progress: &Progress) -> Result<Self> {
+        let own: Vec<PathBuf> = OWN_PROGRAMS.iter().filter_map(env::var_os).map(PathBuf::from).collect();
+        let complete = |dir: &PathBuf| Program::ALL.iter().all(|program| dir.join(program.name()).is_file());
+        let multicall = cache_dir()?.join(format!("kubernetes-{:016x}", sources_hash()?));
+        if !own.iter().any(complete) && !multicall.is_file() {
+            build(&multicall, progress)?;
+        }
+        Ok(Self { own, multicall })
+    }
+
+    /// The binary to run for `program`, and the arguments that come before its own.
+    pub fn program(&self, program: Program) -> (PathBuf, Vec<String>) {
+        let name = program.name();
+        match self.own.iter().map(|dir| dir.join(name)).find(|file| file.is_file()) {
+            Some(file) => (file, Vec::new()),
+            None => (self.multicall.clone(), vec![name.to_owned()]),
+        }
+    }
+}
+
+/// One of Kubernetes' programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Program {
+    /// etcd
+    Etcd,
+    /// kube-apiserver
+    ApiServer,
+    /// kube-controller-manager
+    ControllerManager,
+    /// kube-proxy
+    Proxy,
+    /// kubectl
+    Kubectl,
+}
+
+impl Program {
+    const ALL: [Self; 5] = [Self::Etcd, Self::ApiServer, Self::ControllerManager, Self::Proxy, Self::Kubectl];
+
+    /// The name it is known by.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Etcd => "etcd",
+            Self::ApiServer => "kube-apiserver",
+            Self::ControllerManager => "kube-controller-manager",
+            Self::Proxy => "kube-proxy",
+            Self::Kubectl => "kubectl",
+        }
+    }
+}
+
+/// The root of the source tree.
+pub fn workspace() -> PathBuf {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    tests.parent().unwrap_or(tests).to_owned()
+}
+
+/// Herald's own program `name` (`herald-controller`, `herald-speaker`), as `make` built it.
+pub fn herald(name: &str) -> Result<PathBuf> {
+    let dir = match (env::var_os("HERALD_BIN_DIR"), env::var_os("CARGO_TARGET_DIR")) {
+        (Some(dir), _) => PathBuf::from(dir),
+        (None, Some(target)) => workspace().join(target).join("release"),
+        (None, None) => workspace().join("target/release"),
+    };
+    let file = dir.join(name);
+    if !file.is_file() {
+        bail!(
+            "{} is missing: `make build` builds it, HERALD_BIN_DIR names another directory",
+            file.display()
+        );
+    }
+    Ok(file)
+}
+
+fn build(binary: &Path, progress: &Progress) -> Result<()> {
+    let dir = binary.parent().context("the cache has no directory")?;
+    std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
+    let version = kubernetes_version()?;
+    let (major, minor) =
+        version.trim_start_matches('v').split_once('.').context("a version without a minor")?;
+    let minor = minor.split('.').next().unwrap_or(minor);
+    progress.say(&format!(
+        "building Kubernetes {version} and etcd into one binary: once per machine, about five minutes on two cores"
+    ));
+    let begun = Instant::now();
+    let partial = binary.with_extension(format!("partial-{}", std::process::id()));
+    let stamp = "-X k8s.io/component-base/version";
+    let status = Command::new("go")
+        .current_dir(workspace().join("tests/controlplane"))
+        .env("CGO_ENABLED", "0")
+        .args(["build", "-mod=readonly", "-trimpath", "-ldflags"])
+        .arg(format!("-s -w {stamp}.gitVersion={version} {stamp}.gitMajor={major} {stamp}.gitMinor={minor}"))
+        .arg("-o")
+        .arg(&partial)
+        .arg(".")
+        .status()
+        .context("starting go: the control plane is built with Go 1.26 or newer (https://go.dev/dl)")?;
+    if !status.success() {
+        bail!("go build of tests/controlplane failed ({status}); its messages are above");
+    }
+    // Renamed last, so that a build that was interrupted or ran twice never leaves half a binary.
+    std::fs::rename(&partial, binary)?;
+    progress.say(&format!("built in {} s: {}", begun.elapsed().as_secs(), binary.display()));
+    Ok(())
+}
+
+fn cache_dir() -> Result<PathBuf> {
+    let base = match (env::var_os("XDG_CACHE_HOME"), env::var_os("HOME")) {
+        (Some(cache), _) if !cache.is_empty() => PathBuf::from(cache),
+        (_, Some(home)) => PathBuf::from(home).join(".cache"),
+        _ => bail!("neither XDG_CACHE_HOME nor HOME is set: no place to keep the built control plane"),
+    };
+    Ok(base.join("herald-lab"))
+}
+
+/// Changes with everything the binary is built from. Only a name for a cache file, hence the standard hasher.
+fn sources_hash() -> Result<u64> {
+    let mut hasher = DefaultHasher::new();
+    for file in ["go.mod", "go.sum", "main.go"] {
+        let file = workspace().join("tests/controlplane").join(file);
+        std::fs::read(&file).with_context(|| format!("reading {}", file.display()))?.hash(&mut hasher);
+    }
+    Ok(hasher.finish())
+}
+
+fn kubernetes_version() -> Result<String> {
+    let file = workspace().join("tests/controlplane/go.mod");
+    let text = std::fs::read_to_string(&file)?;
+    let line = text
+        .lines()
+        .find_map(|line| line.trim().trim_start_matches("require ").strip_prefix("k8s.io/kubernetes "));
+    Ok(line.with_context(|| format!("{} does not name k8s.io/kubernetes", file.display()))?.trim().to_owned())
+}

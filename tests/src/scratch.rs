@@ -1,0 +1,133 @@
+//! Where a lab keeps what it makes, and how all of it disappears again.
+//!
+//! One rule: a lab's namespaces are called `herald-PID-N-…` and its directory `herald-lab-PID-N`, where PID is the process
+//! that owns it. A small shell process (the reaper) waits for the end of a pipe that only the owner holds open: return,
+//! panic, Ctrl-C and SIGKILL all end the pipe, so all of them lead to the same clean-up. Should the reaper itself have been
+//! killed, the next lab sweeps what belongs to owners that no longer exist.
+
+use std::{
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::netns::checked;
+
+/// Kills what runs in the namespaces of lab `$1`, deletes them, removes directory `$2`. First waits for the owner's end.
+const REAPER: &str = r#"
+cat >/dev/null
+for round in 1 2 3; do
+    names=$(ip netns list | while read -r name _; do case $name in "$1"-*) echo "$name";; esac; done)
+    [ -n "$names" ] || break
+    for name in $names; do ip netns pids "$name" | while read -r pid; do kill -9 "$pid"; done; done 2>/dev/null
+    for name in $names; do ip netns delete "$name"; done 2>/dev/null
+done
+rm -rf --one-file-system "$2"
+"#;
+
+const LAB_DIR: &str = "herald-lab-";
+const NETNS: &str = "herald-";
+
+/// The scratch directory and the name prefix of one lab. Dropping it removes everything that carries the name.
+#[derive(Debug)]
+pub(crate) struct Scratch {
+    tag: String,
+    dir: PathBuf,
+    reaper: Child,
+}
+
+impl Scratch {
+    pub(crate) fn new() -> Result<Self> {
+        static LABS: AtomicU32 = AtomicU32::new(0);
+        if !nix::unistd::geteuid().is_root() {
+            bail!("the lab makes network namespaces and needs root: run it with sudo, or as root");
+        }
+        sweep()?;
+        let id = format!("{}-{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
+        let tag = format!("{NETNS}{id}");
+        let dir = root().join(format!("{LAB_DIR}{id}"));
+        std::fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
+        let reaper = reaper(&tag, &dir)?;
+        Ok(Self { tag, dir, reaper })
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The machine-wide unique name of this lab's namespace `role`.
+    pub(crate) fn netns_name(&self, role: &str) -> String {
+        format!("{}-{role}", self.tag)
+    }
+
+    pub(crate) fn tag(&self) -> &str {
+        &self.tag
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        drop(self.reaper.stdin.take());
+        // It ends by itself; its status says nothing that could be acted on here.
+        let _ = self.reaper.wait();
+    }
+}
+
+fn reaper(tag: &str, dir: &Path) -> Result<Child> {
+    let mut command = Command::new("sh");
+    command.args(["-c", REAPER, "herald-lab-reaper", tag]).arg(dir);
+    // A group of its own, so that Ctrl-C does not end it before its work begins.
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+    command.spawn().context("starting the clean-up process")
+}
+
+/// Removes what labs left behind whose owner and reaper both died.
+fn sweep() -> Result<()> {
+    let listed = checked("ip", &["netns", "list"])?;
+    let names = listed.lines().filter_map(|line| line.split_whitespace().next());
+    let dirs: Vec<String> = std::fs::read_dir(root())?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter_map(|name| Some(format!("{NETNS}{}", name.strip_prefix(LAB_DIR)?)))
+        .collect();
+    let mut stale: Vec<String> =
+        names.map(str::to_owned).chain(dirs).filter_map(|name| stale_tag(&name)).collect();
+    stale.sort();
+    stale.dedup();
+    for tag in stale {
+        let dir = root().join(format!("{LAB_DIR}{}", tag.trim_start_matches(NETNS)));
+        let mut orphan = reaper(&tag, &dir)?;
+        drop(orphan.stdin.take());
+        orphan.wait()?;
+    }
+    Ok(())
+}
+
+/// `herald-PID-N` of a name that begins so, if no process PID exists any more.
+fn stale_tag(name: &str) -> Option<String> {
+    let mut parts = name.strip_prefix(NETNS)?.splitn(3, '-');
+    let pid: u32 = parts.next()?.parse().ok()?;
+    let number: u32 = parts.next()?.parse().ok()?;
+    (!Path::new(&format!("/proc/{pid}")).exists()).then(|| format!("{NETNS}{pid}-{number}"))
+}
+
+/// Memory rather than a disk where there is one: etcd writes a lot.
+fn root() -> PathBuf {
+    let shm = PathBuf::from("/dev/shm");
+    if shm.is_dir() { shm } else { std::env::temp_dir() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_dead_owners_are_stale() {
+        assert_eq!(stale_tag("herald-4194304000-2-n1").as_deref(), Some("herald-4194304000-2"));
+        assert_eq!(stale_tag(&format!("herald-{}-0-n1", std::process::id())), None);
+        assert_eq!(stale_tag("herald-system"), None);
+        assert_eq!(stale_tag("somebody-else-1"), None);
+    }
+}
