@@ -1,0 +1,242 @@
+//! LoadBalancerIPs: carrying out what the allocator says of them, and keeping what they say up to date.
+
+use std::net::IpAddr;
+
+use herald_crds::L2Announce;
+use herald_ipam::{Input, List, Owner, PoolName, Release, ReleaseResult, Take, TakeResult, Version};
+use herald_runtime::watch::Change;
+
+use super::Core;
+use crate::{
+    announce::{self, About},
+    desired,
+    job::{Job, ReleaseJob, TakeJob, UpdateResult},
+    objects::address::{self, Address},
+};
+
+/// What is going on with one address.
+#[derive(Debug, Default)]
+pub(super) struct AddressWork {
+    /// A job is under way.
+    busy: bool,
+    /// What the allocator wants next: after the job, or when it is known where the address may be announced.
+    waiting: Option<Want>,
+    /// The last revision known, also of an object that is gone (rule B18).
+    revision: i64,
+}
+
+#[derive(Debug)]
+enum Want {
+    Take(Take),
+    Release(Release),
+}
+
+impl Core {
+    pub(super) fn addresses_changed(&mut self, change: Change<Address>) {
+        match change {
+            Change::Replaced(list) => {
+                self.index.released.clear();
+                let mut missing: Vec<IpAddr> = self.index.addresses.keys().copied().collect();
+                for address in list {
+                    missing.retain(|known| *known != address.address);
+                    self.address_seen(address);
+                }
+                for address in missing {
+                    self.address_gone(address, Version::default());
+                }
+                self.ipam.handle(Input::Synced(List::Addresses));
+            }
+            Change::Applied(address) => self.address_seen(address),
+            Change::Deleted(address) => {
+                self.index.saw(address.version);
+                let known = self.index.addresses.get(&address.address);
+                if known.is_none_or(|known| known.version <= address.version) {
+                    self.address_gone(address.address, address.version);
+                }
+            }
+        }
+    }
+
+    fn address_seen(&mut self, address: Address) {
+        let (ip, record) = (address.address, address.record());
+        if self.note_address(address) {
+            self.ipam.handle(Input::AddressApplied(record));
+        }
+        self.dirty_addresses.insert(ip);
+    }
+
+    fn address_gone(&mut self, address: IpAddr, version: Version) {
+        self.index.released.remove(&address);
+        if let Some(gone) = self.index.addresses.remove(&address) {
+            self.note_revision(address, gone.object.spec.revision);
+            self.holders_changed(&gone);
+        }
+        self.ipam.handle(Input::AddressDeleted { address, version });
+        self.dirty_addresses.insert(address);
+    }
+
+    /// Takes an object in, wherever it was read. Says whether it is news.
+    fn note_address(&mut self, address: Address) -> bool {
+        self.note_revision(address.address, address.object.spec.revision);
+        self.holders_changed(&address);
+        self.index.apply_address(address)
+    }
+
+    fn note_revision(&mut self, address: IpAddr, revision: i64) {
+        let work = self.addresses.entry(address).or_default();
+        work.revision = work.revision.max(revision);
+    }
+
+    /// Services show whether some node holds their addresses.
+    fn holders_changed(&mut self, address: &Address) {
+        let owners = address.object.spec.services.iter().map(|service| address::owner(service).service);
+        self.dirty_services.extend(owners);
+    }
+
+    pub(super) fn take(&mut self, take: Take) {
+        let address = take.address;
+        self.addresses.entry(address).or_default().waiting = Some(Want::Take(take));
+        self.dirty_addresses.insert(address);
+    }
+
+    pub(super) fn release(&mut self, release: Release) {
+        let address = release.address;
+        self.addresses.entry(address).or_default().waiting = Some(Want::Release(release));
+        self.dirty_addresses.insert(address);
+    }
+
+    /// Issues what is to be done for an address next, if anything.
+    pub(super) fn check_address(&mut self, address: IpAddr) {
+        let Some(work) = self.addresses.get_mut(&address) else { return };
+        if work.busy {
+            return;
+        }
+        let job = match work.waiting.take() {
+            Some(Want::Take(take)) => self.take_job(take),
+            Some(Want::Release(release)) => {
+                let revision = self.next_revision(address);
+                Some(Job::Release(ReleaseJob { release, revision }))
+            }
+            None => self.update_job(address),
+        };
+        if let Some(job) = job {
+            self.addresses.entry(address).or_default().busy = true;
+            self.jobs.push_back(job);
+        } else if !self.index.addresses.contains_key(&address) && self.is_idle(address) {
+            self.addresses.remove(&address);
+        }
+    }
+
+    fn is_idle(&self, address: IpAddr) -> bool {
+        self.addresses.get(&address).is_none_or(|work| !work.busy && work.waiting.is_none())
+    }
+
+    fn take_job(&mut self, take: Take) -> Option<Job> {
+        let address = take.address;
+        let Some(l2) = self.where_announced(&take.owner, &take.pool) else {
+            self.addresses.entry(address).or_default().waiting = Some(Want::Take(take));
+            return None;
+        };
+        let revision = self.next_revision(address);
+        Some(Job::Take(TakeJob { take, l2, revision }))
+    }
+
+    /// An update of an object that is in use and does not say what it should.
+    fn update_job(&self, address: IpAddr) -> Option<Job> {
+        let known = self.index.addresses.get(&address)?;
+        let [service] = known.object.spec.services.as_slice() else { return None };
+        let owner = address::owner(service);
+        if known.object.metadata.deletion_timestamp.is_some() || !self.is_published(&owner, address) {
+            return None;
+        }
+        let pool = PoolName::new(known.object.spec.pool.as_deref()?);
+        // A pool that is gone decides nothing any more: what was announced stays announced (rule B25).
+        if !self.index.pools.contains_key(&pool) {
+            return None;
+        }
+        let l2 = self.where_announced(&owner, &pool)?;
+        let object = known.object.clone();
+        let wanted = desired::given(object, &owner, &pool, l2, self.next_revision(address));
+        let same = desired::says_the_same(&wanted, &known.object);
+        (!same).then(|| Job::Update { address, object: Box::new(wanted) })
+    }
+
+    /// Whether the allocator has said that this address is to be shown by its owner.
+    fn is_published(&self, owner: &Owner, address: IpAddr) -> bool {
+        self.services.get(&owner.service).is_some_and(|work| work.publishes(owner, address))
+    }
+
+    /// Where an address may be announced, or `None` while a list that decides it has not come.
+    fn where_announced(&self, owner: &Owner, pool: &PoolName) -> Option<L2Announce> {
+        let meanings = self.index.meanings()?;
+        let none = Default::default();
+        let known = self.index.pools.get(pool);
+        let service = self.index.services.get(&owner.service);
+        let about = About {
+            pool: pool.as_str(),
+            pool_labels: known.map_or(&none, |pool| &pool.labels),
+            conflict_detection: known.map(|pool| pool.spec.conflict_detection).unwrap_or_default(),
+            service_labels: service.map_or(&none, |service| &service.labels),
+        };
+        announce::l2(about, meanings, self.index.nodes.as_ref()).ok()
+    }
+
+    fn next_revision(&self, address: IpAddr) -> i64 {
+        let known = self.addresses.get(&address).map_or(0, |work| work.revision);
+        desired::next_revision(known, self.index.newest)
+    }
+
+    pub(super) fn taken(&mut self, take: Take, result: TakeResult, object: Option<Box<Address>>) {
+        let Take { address, owner, .. } = take;
+        self.job_ended(address, object);
+        self.ipam.handle(Input::TakeDone { address, owner, result });
+    }
+
+    pub(super) fn updated(&mut self, address: IpAddr, result: UpdateResult) {
+        match result {
+            UpdateResult::Now(object) => {
+                let record = object.record();
+                self.job_ended(address, Some(object));
+                self.ipam.handle(Input::AddressApplied(record));
+            }
+            // The watch will tell, and the allocator decides what becomes of it (rule B17).
+            UpdateResult::Gone => self.job_ended(address, None),
+            UpdateResult::Refused(error) => {
+                tracing::error!(%address, error, "the API server refused to update a LoadBalancerIP");
+                self.job_ended(address, None);
+                // Not looked at again before something changes: a refusal would only repeat itself.
+                self.dirty_addresses.remove(&address);
+            }
+        }
+    }
+
+    pub(super) fn released(&mut self, release: Release, result: ReleaseResult, object: Option<Box<Address>>) {
+        let address = release.address;
+        match &result {
+            ReleaseResult::Released(version) => {
+                if object.is_none() {
+                    let known = self.index.addresses.remove(&address).map(|known| known.version);
+                    self.index.released.insert(address, known.unwrap_or_default().max(*version));
+                }
+                tracing::info!(%address, service = %release.owner.service, "released");
+            }
+            ReleaseResult::StillInUse => {
+                tracing::info!(%address, service = %release.owner.service, "still in use, not released");
+            }
+            ReleaseResult::Changed(_) => {}
+            ReleaseResult::Refused(error) => {
+                tracing::error!(%address, error, "the API server refused the release");
+            }
+        }
+        self.job_ended(address, object);
+        self.ipam.handle(Input::ReleaseDone { address, result });
+    }
+
+    fn job_ended(&mut self, address: IpAddr, object: Option<Box<Address>>) {
+        self.addresses.entry(address).or_default().busy = false;
+        if let Some(object) = object {
+            self.note_address(*object);
+        }
+        self.dirty_addresses.insert(address);
+    }
+}

@@ -1,0 +1,106 @@
+//! L2Advertisements: what they select, and a condition on each that says whether that exists.
+
+use herald_runtime::watch::Change;
+
+use super::{Core, Wake};
+use crate::{
+    announce::LISTED,
+    conditions::{are_shown, condition},
+    index::{InForce, Index},
+    job::Job,
+    objects::advertisement::Advertisement,
+    reasons::AdvertisementReady,
+};
+
+/// The condition's type.
+const READY: &str = "Ready";
+
+impl Core {
+    pub(super) fn advertisements_changed(&mut self, change: Change<Advertisement>) {
+        match change {
+            Change::Replaced(list) => {
+                let all = self.index.advertisements.get_or_insert_default();
+                all.retain(|name, _| list.iter().any(|advertisement| &advertisement.name == name));
+                for advertisement in list {
+                    self.index.apply_advertisement(advertisement);
+                }
+            }
+            Change::Applied(advertisement) => {
+                let known = self.index.advertisements.as_ref().and_then(|all| all.get(&advertisement.name));
+                let same = known.is_some_and(|known| known.advertisement.meaning == advertisement.meaning);
+                if !same && let Err(error) = &advertisement.meaning {
+                    tracing::warn!(advertisement = advertisement.name, "{error}");
+                }
+                self.index.apply_advertisement(advertisement);
+                // Our own writes of its status come back as well, and decide nothing.
+                if same {
+                    self.gather(Wake::Advertisements);
+                    return;
+                }
+            }
+            Change::Deleted(advertisement) => {
+                self.index.saw(advertisement.version);
+                if let Some(all) = &mut self.index.advertisements {
+                    all.remove(&advertisement.name);
+                }
+            }
+        }
+        self.announce_changed();
+    }
+
+    /// Writes the conditions of those that say something else.
+    pub(super) fn check_advertisements(&mut self) {
+        let now = self.now.wall;
+        let Some(all) = self.index.advertisements.as_ref().filter(|_| self.ipam.is_open()) else {
+            self.gather(Wake::Advertisements);
+            return;
+        };
+        let mut jobs = Vec::new();
+        for in_force in all.values() {
+            let InForce { advertisement, .. } = in_force;
+            let Some(ready) = ready(in_force, &self.index) else { continue };
+            let wanted = condition(READY, &ready, advertisement.generation, &advertisement.conditions, now);
+            let shown = are_shown(std::slice::from_ref(&wanted), &advertisement.conditions);
+            if !shown && self.advertisements_busy.insert(advertisement.name.clone()) {
+                jobs.push(Job::Advertisement {
+                    advertisement: Box::new(advertisement.clone()),
+                    condition: Box::new(wanted),
+                });
+            }
+        }
+        self.jobs.extend(jobs);
+    }
+
+    pub(super) fn advertisement_written(&mut self, name: &str, advertisement: Option<Box<Advertisement>>) {
+        self.advertisements_busy.remove(name);
+        // If nothing was written, somebody else was quicker, or it is gone: the watch tells which.
+        if let Some(advertisement) = advertisement {
+            self.index.apply_advertisement(*advertisement);
+        }
+    }
+}
+
+/// What to say of an advertisement, or `None` while the nodes it selects among are unknown.
+fn ready(in_force: &InForce, index: &Index) -> Option<AdvertisementReady> {
+    let meaning = match &in_force.advertisement.meaning {
+        Ok(meaning) => meaning,
+        Err(error) => return Some(AdvertisementReady::Selector(error.clone())),
+    };
+    let exists = |name: &&String| index.pools.keys().any(|pool| pool.as_str() == name.as_str());
+    let unknown: Vec<String> = meaning.pools.iter().filter(|name| !exists(name)).cloned().collect();
+    if !unknown.is_empty() {
+        return Some(AdvertisementReady::UnknownPools(unknown));
+    }
+    let selected = |pool: &crate::objects::pool::Pool| meaning.selects_pool(pool.name.as_str(), &pool.labels);
+    if !meaning.pool_selectors.is_empty() && !index.pools.values().any(selected) {
+        return Some(AdvertisementReady::NoPool);
+    }
+    if meaning.node_selectors.is_empty() {
+        return Some(AdvertisementReady::Yes);
+    }
+    Some(match index.nodes.as_ref()?.values().filter(|labels| meaning.selects_node(labels)).count() {
+        0 => AdvertisementReady::NoNode,
+        count if count > LISTED => AdvertisementReady::TooManyNodes(count),
+        _ => AdvertisementReady::Yes,
+    })
+}

@@ -1,0 +1,265 @@
+//! The core of the controller: events in, jobs out. Synchronous, without I/O and without a clock of its own.
+//!
+//! It joins three things: the [`Index`] of what the API server has said, the allocator core (`herald_ipam`) that owns
+//! every decision about who has which address, and the rules that turn those decisions into objects.
+//!
+//! Call [`Core::handle`] with everything that is learned, [`Core::handle_timeout`] when [`Core::poll_timeout`] says so,
+//! and after each [`Core::poll_job`] until it is empty. What must always hold:
+//! - at most one job is under way per object; whatever else changes meanwhile is looked at when it is done;
+//! - a job is issued only for a difference between what is wanted and what was last seen: nothing new, nothing written.
+
+mod addresses;
+mod advertisements;
+mod pools;
+mod services;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use herald_ipam::{Allocator, Input, List, Output, PoolName, ServiceRef};
+use herald_runtime::watch::Change;
+use k8s_openapi::jiff::Timestamp;
+
+use self::{addresses::AddressWork, pools::PoolWork, services::ServiceWork};
+use crate::{
+    index::Index,
+    job::{Done, Job},
+    metrics::Metrics,
+    objects::{address::Address, advertisement::Advertisement, node::Labelled, pool::Pool, service::Service},
+};
+
+/// How long changes of pools' and advertisements' statuses are gathered before they are written: each Service would
+/// otherwise cost one more write.
+const GATHER: Duration = Duration::from_secs(1);
+/// First and longest pause before the allocator tries again what was refused for good.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(60);
+
+/// The time of an event: monotonic for deciding, by the wall for people to read.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// What waiting times are measured with.
+    pub monotonic: Instant,
+    /// What conditions show; nothing is decided by it.
+    pub wall: Timestamp,
+}
+
+/// Something learned.
+#[derive(Debug)]
+pub enum Event {
+    /// Of Services of type LoadBalancer, of any class.
+    Services(Change<Service>),
+    /// Of IPAddressPools.
+    Pools(Change<Pool>),
+    /// Of L2Advertisements.
+    Advertisements(Change<Advertisement>),
+    /// Of LoadBalancerIPs.
+    Addresses(Change<Address>),
+    /// Of Namespaces.
+    Namespaces(Change<Labelled>),
+    /// Of Nodes.
+    Nodes(Change<Labelled>),
+    /// A job is done.
+    Done(Done),
+}
+
+/// What a timer is for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Wake {
+    Service(ServiceRef),
+    Pool(PoolName),
+    Advertisements,
+    Retry,
+}
+
+/// The core.
+#[derive(Debug)]
+pub struct Core {
+    class: Option<String>,
+    metrics: Metrics,
+    index: Index,
+    ipam: Allocator,
+    addresses: BTreeMap<IpAddr, AddressWork>,
+    services: BTreeMap<ServiceRef, ServiceWork>,
+    pools: BTreeMap<PoolName, PoolWork>,
+    advertisements_busy: BTreeSet<String>,
+    /// To be looked at before `handle` returns.
+    dirty_addresses: BTreeSet<IpAddr>,
+    dirty_services: BTreeSet<ServiceRef>,
+    timers: BTreeSet<(Instant, Wake)>,
+    retries: u32,
+    jobs: VecDeque<Job>,
+    now: Now,
+}
+
+impl Core {
+    /// A core that knows nothing yet. `class`: the `loadBalancerClass` served; `None` for Services without one.
+    pub fn new(class: Option<String>, metrics: Metrics, now: Now) -> Self {
+        Self {
+            class,
+            metrics,
+            now,
+            index: Index::default(),
+            ipam: Allocator::new(),
+            addresses: BTreeMap::new(),
+            services: BTreeMap::new(),
+            pools: BTreeMap::new(),
+            advertisements_busy: BTreeSet::new(),
+            dirty_addresses: BTreeSet::new(),
+            dirty_services: BTreeSet::new(),
+            timers: BTreeSet::new(),
+            retries: 0,
+            jobs: VecDeque::new(),
+        }
+    }
+
+    /// Learns something.
+    pub fn handle(&mut self, now: Now, event: Event) {
+        self.now = now;
+        match event {
+            Event::Services(change) => self.services_changed(change),
+            Event::Pools(change) => self.pools_changed(change),
+            Event::Advertisements(change) => self.advertisements_changed(change),
+            Event::Addresses(change) => self.addresses_changed(change),
+            Event::Namespaces(change) => self.namespaces_changed(change),
+            Event::Nodes(change) => self.nodes_changed(change),
+            Event::Done(done) => self.done(done),
+        }
+        self.settle();
+    }
+
+    /// When [`Core::handle_timeout`] is to be called next.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.now = now;
+        while let Some((at, _)) = self.timers.first()
+            && *at <= now.monotonic
+            && let Some((_, wake)) = self.timers.pop_first()
+        {
+            match wake {
+                Wake::Service(service) => {
+                    self.dirty_services.insert(service);
+                }
+                Wake::Pool(pool) => self.check_pool(&pool),
+                Wake::Advertisements => self.check_advertisements(),
+                Wake::Retry => self.ipam.handle(Input::Retry),
+            }
+        }
+        self.settle();
+    }
+
+    /// The next job, if any.
+    pub fn poll_job(&mut self) -> Option<Job> {
+        self.jobs.pop_front()
+    }
+
+    /// Carries out what the allocator says and looks at what has changed, until nothing is left to do.
+    fn settle(&mut self) {
+        loop {
+            if let Some(output) = self.ipam.poll_output() {
+                match output {
+                    Output::Take(take) => self.take(take),
+                    Output::Release(release) => self.release(release),
+                    Output::Publish(publication) => self.publish(publication),
+                    Output::Pool { pool, status } => self.pool_status(pool, status),
+                }
+            } else if let Some(service) = self.dirty_services.pop_first() {
+                self.check_service(&service);
+            } else if let Some(address) = self.dirty_addresses.pop_first() {
+                self.check_address(address);
+            } else {
+                break;
+            }
+        }
+        self.schedule_retry();
+    }
+
+    fn schedule_retry(&mut self) {
+        let waiting = self.timers.iter().any(|(_, wake)| *wake == Wake::Retry);
+        if self.ipam.failed() == 0 {
+            self.retries = 0;
+        } else if !waiting {
+            let pause = RETRY_MIN.saturating_mul(1 << self.retries.min(6)).min(RETRY_MAX);
+            self.retries = self.retries.saturating_add(1);
+            self.wake(pause, Wake::Retry);
+        }
+    }
+
+    fn wake(&mut self, after: Duration, wake: Wake) {
+        self.timers.insert((self.now.monotonic + after, wake));
+    }
+
+    /// Wakes after `GATHER`, unless that is to happen anyway.
+    fn gather(&mut self, wake: Wake) {
+        if !self.timers.iter().any(|(_, waiting)| *waiting == wake) {
+            self.wake(GATHER, wake);
+        }
+    }
+
+    fn done(&mut self, done: Done) {
+        match done {
+            Done::Take { take, result, object } => self.taken(take, result, object),
+            Done::Update { address, result } => self.updated(address, result),
+            Done::Release { release, result, object } => self.released(release, result, object),
+            Done::Status { job, result } => self.status_written(*job, result),
+            Done::Clear(service) => self.cleared(&service),
+            Done::Pool(name, pool) => self.pool_written(&name, pool),
+            Done::Advertisement(name, advertisement) => self.advertisement_written(&name, advertisement),
+        }
+    }
+
+    fn namespaces_changed(&mut self, change: Change<Labelled>) {
+        match change {
+            Change::Replaced(list) => {
+                let new = list.into_iter().map(|namespace| (namespace.name, namespace.labels)).collect();
+                let old = std::mem::replace(&mut self.index.namespaces, new);
+                for name in old.into_keys().filter(|name| !self.index.namespaces.contains_key(name)) {
+                    self.ipam.handle(Input::NamespaceDeleted { name });
+                }
+                for (name, labels) in &self.index.namespaces {
+                    self.ipam.handle(Input::NamespaceApplied { name: name.clone(), labels: labels.clone() });
+                }
+                self.ipam.handle(Input::Synced(List::Namespaces));
+            }
+            Change::Applied(Labelled { name, labels }) => {
+                let before = self.index.namespaces.insert(name.clone(), labels.clone());
+                if before.as_ref() != Some(&labels) {
+                    self.ipam.handle(Input::NamespaceApplied { name, labels });
+                }
+            }
+            Change::Deleted(Labelled { name, .. }) => {
+                self.index.namespaces.remove(&name);
+                self.ipam.handle(Input::NamespaceDeleted { name });
+            }
+        }
+    }
+
+    fn nodes_changed(&mut self, change: Change<Labelled>) {
+        let nodes = self.index.nodes.get_or_insert_default();
+        let changed = match change {
+            Change::Replaced(list) => {
+                *nodes = list.into_iter().map(|node| (node.name, node.labels)).collect();
+                true
+            }
+            Change::Applied(Labelled { name, labels }) => nodes.insert(name, labels.clone()) != Some(labels),
+            Change::Deleted(Labelled { name, .. }) => nodes.remove(&name).is_some(),
+        };
+        if changed {
+            self.announce_changed();
+        }
+    }
+
+    /// What decides where addresses may be announced has changed: all of them are looked at again.
+    fn announce_changed(&mut self) {
+        self.dirty_addresses.extend(self.index.addresses.keys());
+        self.dirty_addresses.extend(self.addresses.keys());
+        self.gather(Wake::Advertisements);
+    }
+}

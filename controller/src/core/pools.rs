@@ -1,0 +1,152 @@
+//! IPAddressPools: telling the allocator of them, and writing how full they are and what is wrong with them.
+//!
+//! Counts change with every Service, so they are gathered for a moment before they are written.
+
+use herald_crds::IPAddressPoolStatus;
+use herald_ipam::{Input, List, PoolName, PoolStatus};
+use herald_runtime::watch::Change;
+
+use super::{Core, Wake};
+use crate::{
+    conditions::{are_shown, condition},
+    job::Job,
+    objects::{pool::Pool, selector::SelectorError},
+    reasons::PoolReady,
+};
+
+/// The condition's type.
+const READY: &str = "Ready";
+
+/// What is going on with one pool.
+#[derive(Debug, Default)]
+pub(super) struct PoolWork {
+    /// What the allocator said last.
+    status: PoolStatus,
+    /// A selector in it that means nothing.
+    selector: Option<SelectorError>,
+    /// A job is under way.
+    busy: bool,
+}
+
+impl Core {
+    pub(super) fn pools_changed(&mut self, change: Change<Pool>) {
+        match change {
+            Change::Replaced(list) => {
+                let mut missing: Vec<PoolName> = self.index.pools.keys().cloned().collect();
+                for pool in list {
+                    missing.retain(|known| *known != pool.name);
+                    self.pool_seen(pool);
+                }
+                for pool in missing {
+                    self.pool_gone(&pool);
+                }
+                self.ipam.handle(Input::Synced(List::Pools));
+            }
+            Change::Applied(pool) => self.pool_seen(pool),
+            Change::Deleted(pool) => {
+                self.index.saw(pool.version);
+                self.pool_gone(&pool.name);
+            }
+        }
+    }
+
+    fn pool_seen(&mut self, pool: Pool) {
+        let name = pool.name.clone();
+        let known = self.index.pools.get(&name);
+        // Our own writes of its status come back as well, and decide nothing.
+        let news = known.is_none_or(|known| {
+            known.uid != pool.uid || known.spec != pool.spec || known.labels != pool.labels
+        });
+        let meaning = pool.meaning();
+        let newer = self.index.apply_pool(pool);
+        self.gather(Wake::Pool(name.clone()));
+        if !newer || !news {
+            return;
+        }
+        let work = self.pools.entry(name.clone()).or_default();
+        match meaning {
+            Ok(spec) => {
+                work.selector = None;
+                self.ipam.handle(Input::PoolApplied(spec));
+            }
+            Err(error) => {
+                tracing::warn!(pool = %name, "{error}");
+                work.selector = Some(error);
+            }
+        }
+        self.metrics_of_pool(&name);
+        self.announce_changed();
+    }
+
+    fn pool_gone(&mut self, name: &PoolName) {
+        self.index.pools.remove(name);
+        self.ipam.handle(Input::PoolDeleted(name.clone()));
+        self.announce_changed();
+    }
+
+    pub(super) fn pool_status(&mut self, name: PoolName, status: Option<PoolStatus>) {
+        match status {
+            Some(status) => {
+                let work = self.pools.entry(name.clone()).or_default();
+                if work.status.problem != status.problem
+                    && let Some(problem) = &status.problem
+                {
+                    tracing::warn!(pool = %name, "{problem}");
+                }
+                work.status = status;
+                self.metrics_of_pool(&name);
+                self.gather(Wake::Pool(name));
+            }
+            None => {
+                self.pools.remove(&name);
+                self.metrics.forget_pool(&name);
+            }
+        }
+    }
+
+    fn metrics_of_pool(&self, name: &PoolName) {
+        if let Some(work) = self.pools.get(name) {
+            let valid = work.status.problem.is_none() && work.selector.is_none();
+            self.metrics.pool(name, &work.status.counts, valid);
+        }
+    }
+
+    /// Writes a pool's status if it says something else.
+    pub(super) fn check_pool(&mut self, name: &PoolName) {
+        let open = self.ipam.is_open();
+        let now = self.now.wall;
+        let (Some(work), Some(pool)) = (self.pools.get_mut(name), self.index.pools.get(name)) else { return };
+        if work.busy || !open {
+            self.gather(Wake::Pool(name.clone()));
+            return;
+        }
+        let status = pool.status.clone().unwrap_or_default();
+        let ready = PoolReady::of(&work.status, work.selector.as_ref());
+        let ready = condition(READY, &ready, pool.generation, &status.conditions, now);
+        let counts = &work.status.counts;
+        let wanted = IPAddressPoolStatus {
+            assigned_ipv4: counts.assigned_v4,
+            assigned_ipv6: counts.assigned_v6,
+            available_ipv4: counts.available_v4,
+            available_ipv6: counts.available_v6,
+            conditions: vec![ready],
+        };
+        let same_counts = IPAddressPoolStatus { conditions: Vec::new(), ..wanted.clone() }
+            == IPAddressPoolStatus { conditions: Vec::new(), ..status.clone() };
+        if pool.status.is_some() && same_counts && are_shown(&wanted.conditions, &status.conditions) {
+            return;
+        }
+        work.busy = true;
+        self.jobs.push_back(Job::Pool { pool: Box::new(pool.clone()), status: Box::new(wanted) });
+    }
+
+    pub(super) fn pool_written(&mut self, name: &PoolName, pool: Option<Box<Pool>>) {
+        if let Some(work) = self.pools.get_mut(name) {
+            work.busy = false;
+        }
+        // If nothing was written, somebody else was quicker, or it is gone: the watch tells which.
+        if let Some(pool) = pool {
+            self.index.apply_pool(*pool);
+        }
+    }
+}

@@ -1,0 +1,460 @@
+//! Services: what their status should say, and writing it only when it says something else.
+
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use herald_crds::{
+    NodeMode,
+    names::{CONDITION_ALLOCATED, CONDITION_ANNOUNCED},
+};
+use herald_ipam::{
+    Addresses, Ingress, Input, List, Owner, Publication, PublishResult, Refusal, ServiceRef, Version,
+};
+use herald_runtime::watch::Change;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use super::{Core, Wake};
+use crate::{
+    conditions::{are_shown, condition, find},
+    job::{EventJob, EventKind, Job, ServiceStatus, StatusJob, StatusResult},
+    objects::service::{self, Service},
+    reasons::{Allocated, Announced},
+};
+
+/// How long an address must be without holder before its Service says so: at a move the old holder's entry may go
+/// a moment before the new one comes (rule B24).
+const UNHELD: Duration = Duration::from_secs(3);
+/// The pause after the second restoration of a status that somebody else keeps changing; doubled each time.
+const RESTORE_MIN: Duration = Duration::from_millis(500);
+/// The longest such pause.
+const RESTORE_MAX: Duration = Duration::from_secs(300);
+/// After this time without a change by somebody else they are forgotten.
+const CALM: Duration = Duration::from_secs(600);
+
+/// What is going on with one Service.
+#[derive(Debug, Default)]
+pub(super) struct ServiceWork {
+    /// What the allocator said last.
+    publication: Option<Publication>,
+    /// It waits for the result.
+    awaited: bool,
+    /// A job is under way.
+    busy: bool,
+    /// The version at which our write came too late: the watch will bring a newer one.
+    stale: Option<Version>,
+    /// What we wrote to ingress last: if it says something else now, somebody changed it.
+    written: Option<Addresses>,
+    /// Somebody else owns ingress (rule B21).
+    rival: Option<Rival>,
+    /// People who changed ingress by hand: to be taken back by the next write.
+    restore: bool,
+    /// Changes by somebody else that we undid.
+    strikes: u32,
+    struck: Option<Instant>,
+    /// Since when an address that was announced has no holder.
+    unheld: Option<Instant>,
+    /// Since when it has been waiting for its first address; for the metric.
+    asked: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Rival {
+    managers: String,
+    /// What it showed: when that changes, Herald tries again.
+    ingress: Vec<service::Ingress>,
+}
+
+impl ServiceWork {
+    /// Whether `owner` is to show `address`.
+    pub(super) fn publishes(&self, owner: &Owner, address: IpAddr) -> bool {
+        self.publication.as_ref().is_some_and(|publication| {
+            let shown =
+                matches!(publication.ingress, Ingress::Show(addresses) if addresses.contains(address));
+            &publication.owner == owner && shown
+        })
+    }
+}
+
+impl Core {
+    pub(super) fn services_changed(&mut self, change: Change<Service>) {
+        match change {
+            Change::Replaced(list) => {
+                let mut missing: Vec<ServiceRef> = self.index.services.keys().cloned().collect();
+                let mut seen = std::collections::BTreeSet::new();
+                for service in list {
+                    if self.is_ours(&service) {
+                        seen.insert(service.owner.service.clone());
+                    }
+                    self.service_seen(service);
+                }
+                missing.retain(|service| !seen.contains(service));
+                for service in missing {
+                    self.service_gone(&service);
+                }
+                self.ipam.handle(Input::Synced(List::Services));
+            }
+            Change::Applied(service) => self.service_seen(service),
+            Change::Deleted(service) => {
+                self.index.saw(service.version);
+                let known = self.index.services.get(&service.owner.service);
+                if known.is_some_and(|known| known.version <= service.version) {
+                    self.service_gone(&service.owner.service);
+                }
+            }
+        }
+    }
+
+    fn is_ours(&self, service: &Service) -> bool {
+        service.is_load_balancer && service.class == self.class
+    }
+
+    fn service_seen(&mut self, service: Service) {
+        let name = service.owner.service.clone();
+        if !self.is_ours(&service) {
+            self.index.saw(service.version);
+            if self.index.services.contains_key(&name) {
+                self.service_gone(&name);
+            }
+            return;
+        }
+        let before = self.index.services.get(&name);
+        if before.is_some_and(|before| before.owner != service.owner) {
+            self.services.remove(&name);
+        }
+        // Its labels decide which advertisements are for it.
+        if before.is_some_and(|before| before.labels != service.labels) {
+            self.dirty_addresses.extend(service.shown());
+        }
+        let work = self.services.entry(name.clone()).or_default();
+        if service.ingress.is_empty() && work.asked.is_none() && work.written.is_none() {
+            work.asked = Some(self.now.monotonic);
+        }
+        let request = service.request();
+        if self.index.apply_service(service) {
+            self.ipam.handle(Input::ServiceApplied(request));
+        }
+        self.dirty_services.insert(name);
+    }
+
+    /// Deleted, or of another type or class: which of these, only a live GET can tell (rules B8 and B9).
+    fn service_gone(&mut self, name: &ServiceRef) {
+        let Some(service) = self.index.services.remove(name) else { return };
+        self.ipam.handle(Input::ServiceDeleted(name.clone()));
+        // With an address, its release cleans up; without, the conditions that said why would stay behind.
+        if service.ingress.is_empty() && service.bears_our_marks() {
+            self.jobs.push_back(Job::Clear(service.owner));
+        }
+        self.dirty_services.insert(name.clone());
+    }
+
+    pub(super) fn publish(&mut self, publication: Publication) {
+        let name = publication.owner.service.clone();
+        let work = self.services.entry(name.clone()).or_default();
+        // Where it is announced is looked at once its owner is settled.
+        if let Ingress::Show(addresses) = publication.ingress {
+            self.dirty_addresses.extend(addresses.iter());
+        }
+        work.publication = Some(publication);
+        work.awaited = true;
+        self.dirty_services.insert(name);
+    }
+
+    /// Issues a write if the Service does not show what it should.
+    pub(super) fn check_service(&mut self, name: &ServiceRef) {
+        let Some(work) = self.services.get(name) else { return };
+        if work.busy {
+            return;
+        }
+        let Some(publication) = work.publication.clone() else { return };
+        let service =
+            self.index.services.get(name).filter(|service| service.owner == publication.owner).cloned();
+        let Some(service) = service else {
+            self.answer(&publication.owner, PublishResult::Gone);
+            if !self.index.services.contains_key(name) {
+                self.services.remove(name);
+            }
+            return;
+        };
+        if self.services.get(name).is_some_and(|work| work.stale == Some(service.version)) {
+            return;
+        }
+        self.note_rival(name, &service);
+        let status = self.status(&publication, &service);
+        if shows(&service, &status) {
+            let rival = self.services.get(name).and_then(|work| work.rival.as_ref());
+            let result = match rival {
+                Some(rival) => PublishResult::Refused(rival.managers.clone()),
+                None => PublishResult::Published(service.version),
+            };
+            self.answer(&publication.owner, result);
+            return;
+        }
+        if let Some(pause) = self.pause_before_restoring(name, &service, &status) {
+            self.wake(pause, Wake::Service(name.clone()));
+            return;
+        }
+        let Some(work) = self.services.get_mut(name) else { return };
+        work.busy = true;
+        let restore = std::mem::take(&mut work.restore);
+        let Service { owner, version, families, .. } = service;
+        self.jobs.push_back(Job::Status(StatusJob { owner, version, families, status, restore }));
+    }
+
+    fn answer(&mut self, owner: &Owner, result: PublishResult) {
+        let awaited =
+            self.services.get_mut(&owner.service).is_some_and(|work| std::mem::take(&mut work.awaited));
+        if awaited {
+            self.ipam.handle(Input::PublishDone { owner: owner.clone(), result });
+        }
+    }
+
+    /// A rival that has let go is one no longer.
+    fn note_rival(&mut self, name: &ServiceRef, service: &Service) {
+        if let Some(work) = self.services.get_mut(name)
+            && work.rival.as_ref().is_some_and(|rival| rival.ingress != service.ingress)
+        {
+            work.rival = None;
+        }
+    }
+
+    /// What the Service's status should say.
+    fn status(&mut self, publication: &Publication, service: &Service) -> ServiceStatus {
+        let (addresses, mine) = match publication.ingress {
+            Ingress::Show(addresses) => (addresses, true),
+            Ingress::Leave => (Addresses::default(), false),
+        };
+        let rival = self.services.get(&service.owner.service).and_then(|work| work.rival.as_ref());
+        let (allocated, ingress) = match (rival, &publication.refusal) {
+            (Some(rival), _) => {
+                let managers = rival.managers.clone();
+                (Allocated::AnotherController { managers, addresses }, None)
+            }
+            (None, refusal) => {
+                let allocated = match refusal {
+                    Some(refusal) if addresses.is_empty() => Allocated::Refused(refusal.clone()),
+                    Some(refusal) => Allocated::Otherwise { addresses, refusal: refusal.clone() },
+                    None if addresses.is_empty() => Allocated::Pending,
+                    None => Allocated::Yes { addresses, pool: publication.pool.clone() },
+                };
+                (allocated, mine.then_some(addresses))
+            }
+        };
+        let announced = match ingress {
+            Some(addresses) if !addresses.is_empty() => self.announced(addresses),
+            _ => Announced::NoAddress,
+        };
+        let existing = &service.conditions;
+        let mut announced = condition(CONDITION_ANNOUNCED, &announced, None, existing, self.now.wall);
+        self.debounce(&service.owner.service, &mut announced, existing);
+        let pool = ingress.filter(|addresses| !addresses.is_empty()).and(publication.pool.clone());
+        ServiceStatus {
+            ingress,
+            pool,
+            conditions: vec![
+                condition(CONDITION_ALLOCATED, &allocated, None, existing, self.now.wall),
+                announced,
+            ],
+        }
+    }
+
+    fn announced(&self, addresses: Addresses) -> Announced {
+        let record = |address: &IpAddr| self.index.addresses.get(address);
+        let unheld: Vec<IpAddr> = addresses
+            .iter()
+            .filter(|address| !record(address).is_some_and(|known| known.is_held()))
+            .collect();
+        if unheld.is_empty() {
+            return Announced::Yes(addresses);
+        }
+        let nobody = |address: &&IpAddr| {
+            let announce = record(address).and_then(|known| known.object.spec.announce.as_ref());
+            let l2 = announce.and_then(|announce| announce.l2.as_ref());
+            l2.is_some_and(|l2| l2.nodes.mode == NodeMode::Listed && l2.nodes.names.is_empty())
+        };
+        let impossible: Vec<IpAddr> = unheld.iter().filter(nobody).copied().collect();
+        if impossible.is_empty() {
+            Announced::NoHolder(unheld)
+        } else {
+            Announced::NoNodeQualifies(impossible)
+        }
+    }
+
+    /// Keeps "announced" in force for a moment when the last holder goes (rule B24).
+    fn debounce(&mut self, name: &ServiceRef, announced: &mut Condition, existing: &[Condition]) {
+        let now = self.now.monotonic;
+        let Some(work) = self.services.get_mut(name) else { return };
+        let before = find(existing, CONDITION_ANNOUNCED).filter(|before| before.status == "True");
+        let Some(before) = before.filter(|_| announced.status != "True" && announced.reason == "NoHolder")
+        else {
+            work.unheld = None;
+            return;
+        };
+        let since = *work.unheld.get_or_insert(now);
+        let left = (since + UNHELD).saturating_duration_since(now);
+        if !left.is_zero() {
+            *announced = before.clone();
+            self.wake(left, Wake::Service(name.clone()));
+        }
+    }
+
+    /// Somebody else changed what we had written: undone at once the first time, then more and more slowly, so that
+    /// two programs never fight over a Service.
+    fn pause_before_restoring(
+        &mut self,
+        name: &ServiceRef,
+        service: &Service,
+        status: &ServiceStatus,
+    ) -> Option<Duration> {
+        let now = self.now.monotonic;
+        let work = self.services.get_mut(name)?;
+        let changed =
+            work.written.is_some() && work.written == status.ingress && !shows_ingress(service, status);
+        if !changed {
+            return None;
+        }
+        let since = work.struck.map_or(CALM, |struck| now.saturating_duration_since(struck));
+        if since >= CALM {
+            work.strikes = 0;
+        }
+        let pause = match work.strikes.checked_sub(1) {
+            None => Duration::ZERO,
+            Some(more) => RESTORE_MIN.saturating_mul(1 << more.min(16)).min(RESTORE_MAX),
+        };
+        if since < pause {
+            return Some(pause.saturating_sub(since));
+        }
+        work.strikes = work.strikes.saturating_add(1);
+        work.struck = Some(now);
+        tracing::warn!(service = %name, "somebody changed status.loadBalancer.ingress; putting it right");
+        None
+    }
+
+    pub(super) fn status_written(&mut self, job: StatusJob, result: StatusResult) {
+        let name = job.owner.service.clone();
+        let now = self.now.monotonic;
+        if let Some(work) = self.services.get_mut(&name) {
+            work.busy = false;
+        }
+        self.dirty_services.insert(name.clone());
+        match result {
+            StatusResult::Written(service) => self.status_shown(&job, *service),
+            StatusResult::Owned { managers } => {
+                let service = self.index.services.get(&name);
+                let ingress = service.map(|service| service.ingress.clone()).unwrap_or_default();
+                let Some(work) = self.services.get_mut(&name) else { return };
+                // Who edits with kubectl is a person, not a program that will write again.
+                let by_hand = managers.iter().all(|manager| manager.starts_with("kubectl"));
+                if by_hand && !job.restore {
+                    work.restore = true;
+                    work.struck.get_or_insert(now);
+                } else {
+                    let managers = managers.join(", ");
+                    tracing::warn!(service = %name, managers, "another controller writes this Service's status");
+                    work.rival = Some(Rival { managers, ingress });
+                }
+            }
+            StatusResult::Not(result) => {
+                match &result {
+                    PublishResult::Stale => {
+                        if let Some(work) = self.services.get_mut(&name) {
+                            work.stale = Some(job.version);
+                        }
+                    }
+                    PublishResult::Refused(error) => {
+                        tracing::error!(service = %name, error, "the API server refused a Service's status");
+                        self.dirty_services.remove(&name);
+                    }
+                    PublishResult::Published(_) | PublishResult::Gone => {
+                        self.dirty_services.remove(&name);
+                    }
+                }
+                self.answer(&job.owner, result);
+            }
+        }
+    }
+
+    fn status_shown(&mut self, job: &StatusJob, service: Service) {
+        let name = &job.owner.service;
+        let version = service.version;
+        let before = self.index.services.get(name).filter(|before| before.owner == service.owner).cloned();
+        if let Some(before) = before {
+            self.tell(&before, &service, &job.status);
+            let request = service.request();
+            if self.index.apply_service(service) {
+                self.ipam.handle(Input::ServiceApplied(request));
+            }
+        }
+        let mut first = None;
+        if let Some(work) = self.services.get_mut(name) {
+            work.written = job.status.ingress;
+            if job.status.ingress.is_some_and(|addresses| !addresses.is_empty()) {
+                first = work.asked.take();
+            }
+        }
+        if let Some(asked) = first {
+            self.metrics.allocated(self.now.monotonic.saturating_duration_since(asked));
+        }
+        // An older publication's result must not pass for the newer one's: that is checked again first.
+        let current = self.services.get(name).and_then(|work| work.publication.as_ref());
+        let is_current = current.is_some_and(|publication| match publication.ingress {
+            Ingress::Show(addresses) => job.status.ingress == Some(addresses),
+            Ingress::Leave => job.status.ingress.is_none(),
+        });
+        if is_current {
+            self.answer(&job.owner, PublishResult::Published(version));
+        }
+    }
+
+    /// Events for what this write changed.
+    fn tell(&mut self, before: &Service, after: &Service, status: &ServiceStatus) {
+        let (old, new) = (before.shown(), after.shown());
+        let mut tell =
+            |kind, note| self.jobs.push_back(Job::Event(EventJob { owner: after.owner.clone(), kind, note }));
+        let allocated = find(&after.conditions, CONDITION_ALLOCATED);
+        let message = allocated.map(|condition| condition.message.clone()).unwrap_or_default();
+        for address in old.iter().filter(|address| !new.contains(address)) {
+            tracing::info!(service = %after.owner.service, %address, "withdrawn from the Service");
+            tell(EventKind::Released, format!("{address} is no longer this Service's"));
+        }
+        if new.iter().any(|address| !old.contains(address)) {
+            tracing::info!(service = %after.owner.service, addresses = ?new, "allocated");
+            let pool = status.pool.as_ref().map(|pool| format!(" from pool '{pool}'")).unwrap_or_default();
+            let addresses: Addresses = new.iter().copied().collect();
+            tell(EventKind::Allocated, format!("{addresses}{pool}"));
+        }
+        let was = find(&before.conditions, CONDITION_ALLOCATED).map(|condition| condition.reason.clone());
+        let is = allocated.map(|condition| condition.reason.clone());
+        let unmet = allocated
+            .is_some_and(|condition| condition.status != "True" || condition.reason == "RequestUnmet");
+        if unmet && was != is {
+            let refusal = self
+                .services
+                .get(&after.owner.service)
+                .and_then(|work| work.publication.as_ref()?.refusal.as_ref());
+            let invalid = refusal.is_some_and(Refusal::is_invalid_request);
+            tracing::warn!(service = %after.owner.service, reason = is.as_deref(), "{message}");
+            let kind = if invalid { EventKind::Invalid } else { EventKind::Failed };
+            self.jobs.push_back(Job::Event(EventJob { owner: after.owner.clone(), kind, note: message }));
+        }
+    }
+
+    pub(super) fn cleared(&mut self, name: &ServiceRef) {
+        self.dirty_services.insert(name.clone());
+    }
+}
+
+/// Whether a write of `status` would change nothing.
+fn shows(service: &Service, status: &ServiceStatus) -> bool {
+    let pool = status.pool.as_ref().map(herald_ipam::PoolName::as_str);
+    // Without an address of ours the annotation is not ours to judge.
+    let same_pool = status.ingress.is_none() || service.pool_shown.as_deref() == pool;
+    same_pool && shows_ingress(service, status) && are_shown(&status.conditions, &service.conditions)
+}
+
+fn shows_ingress(service: &Service, status: &ServiceStatus) -> bool {
+    let Some(addresses) = status.ingress else { return true };
+    let wanted: Vec<service::Ingress> = service::Ingress::of(addresses, service.families);
+    service.ingress == wanted
+}

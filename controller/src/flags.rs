@@ -1,0 +1,30 @@
+//! The command line of herald-controller.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::Parser;
+
+/// Gives every Service of type LoadBalancer an address from the pools.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "herald-controller", version = herald_runtime::VERSION)]
+pub struct Flags {
+    /// How to reach the API server; without it the pod's service account is used.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// The namespace that Herald lives in: the hello key's Secret is kept there.
+    #[arg(long, value_name = "NAMESPACE", default_value = "herald-system")]
+    pub namespace: String,
+
+    /// Serve Services with this spec.loadBalancerClass; without it those that name no class.
+    #[arg(long, value_name = "CLASS")]
+    pub load_balancer_class: Option<String>,
+
+    /// Where /livez, /readyz and /metrics are served.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:7472")]
+    pub admin_addr: SocketAddr,
+
+    /// What is logged: a level, or target=level pairs, comma separated. RUST_LOG overrides it.
+    #[arg(long, value_name = "FILTER", default_value = "info")]
+    pub log_level: String,
+}

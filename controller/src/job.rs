@@ -1,0 +1,186 @@
+//! What is between the core, which decides, and the writer, which writes: jobs, and what came of them.
+
+use std::net::IpAddr;
+
+use herald_crds::{IPAddressPoolStatus, L2Announce, LoadBalancerIP};
+use herald_ipam::{
+    Addresses, Families, Owner, PoolName, PublishResult, Release, ReleaseResult, ServiceRef, Take,
+    TakeResult, Version,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use crate::objects::{address::Address, advertisement::Advertisement, pool::Pool, service::Service};
+
+/// Something to be written. At most one is under way per object; the core sees to it.
+#[derive(Clone, Debug)]
+pub enum Job {
+    /// Make a LoadBalancerIP list its owner.
+    Take(TakeJob),
+    /// Put a LoadBalancerIP whose owner stays: announce, pool or labels changed.
+    Update {
+        /// Which.
+        address: IpAddr,
+        /// As it should be, with the uid and resourceVersion it is to replace.
+        object: Box<LoadBalancerIP>,
+    },
+    /// Give an address back (rule B8).
+    Release(ReleaseJob),
+    /// Make a Service's status say this.
+    Status(StatusJob),
+    /// Remove our marks from a Service that may not be of our type any more.
+    Clear(Owner),
+    /// A pool's status.
+    Pool {
+        /// The pool whose uid and resourceVersion go into the write.
+        pool: Box<Pool>,
+        /// What it should say.
+        status: Box<IPAddressPoolStatus>,
+    },
+    /// An advertisement's condition.
+    Advertisement {
+        /// The advertisement whose uid and resourceVersion go into the write.
+        advertisement: Box<Advertisement>,
+        /// What it should say.
+        condition: Box<Condition>,
+    },
+    /// An event on a Service: best effort, no answer.
+    Event(EventJob),
+}
+
+/// Take an address.
+#[derive(Clone, Debug)]
+pub struct TakeJob {
+    /// What the allocator said.
+    pub take: Take,
+    /// Where it may be announced.
+    pub l2: L2Announce,
+    /// The revision to write, at least.
+    pub revision: i64,
+}
+
+/// Give an address back.
+#[derive(Clone, Debug)]
+pub struct ReleaseJob {
+    /// What the allocator said.
+    pub release: Release,
+    /// The revision to write, at least, where the object stays.
+    pub revision: i64,
+}
+
+/// A Service's status.
+#[derive(Clone, Debug)]
+pub struct StatusJob {
+    /// Which Service; its uid goes into the write.
+    pub owner: Owner,
+    /// Its version, which goes into the write.
+    pub version: Version,
+    /// Its families: the primary one's address is shown first.
+    pub families: Families,
+    /// What it should say.
+    pub status: ServiceStatus,
+    /// Take the field back from a person's hand edit.
+    pub restore: bool,
+}
+
+/// Our part of a Service's status.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServiceStatus {
+    /// `status.loadBalancer.ingress`; `None`: not ours to write.
+    pub ingress: Option<Addresses>,
+    /// Annotation `ip-allocated-from-pool`.
+    pub pool: Option<PoolName>,
+    /// Our conditions.
+    pub conditions: Vec<Condition>,
+}
+
+/// An event on a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventJob {
+    /// The Service.
+    pub owner: Owner,
+    /// What happened.
+    pub kind: EventKind,
+    /// What users read.
+    pub note: String,
+}
+
+/// What events tell of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    /// A Service got an address.
+    Allocated,
+    /// A Service lost an address.
+    Released,
+    /// There is no address for it.
+    Failed,
+    /// Its request makes no sense.
+    Invalid,
+}
+
+/// What came of a job.
+#[derive(Clone, Debug)]
+pub enum Done {
+    /// Of [`Job::Take`].
+    Take {
+        /// The job.
+        take: Take,
+        /// For the allocator.
+        result: TakeResult,
+        /// The object as it now is, where that was read.
+        object: Option<Box<Address>>,
+    },
+    /// Of [`Job::Update`].
+    Update {
+        /// Which.
+        address: IpAddr,
+        /// What came of it.
+        result: UpdateResult,
+    },
+    /// Of [`Job::Release`].
+    Release {
+        /// The job.
+        release: Release,
+        /// For the allocator.
+        result: ReleaseResult,
+        /// The object as it now is, where it is still there and was read.
+        object: Option<Box<Address>>,
+    },
+    /// Of [`Job::Status`].
+    Status {
+        /// The job.
+        job: Box<StatusJob>,
+        /// What came of it.
+        result: StatusResult,
+    },
+    /// Of [`Job::Clear`].
+    Clear(ServiceRef),
+    /// Of [`Job::Pool`]: the pool as it now is, or `None` if nothing was written.
+    Pool(PoolName, Option<Box<Pool>>),
+    /// Of [`Job::Advertisement`], likewise.
+    Advertisement(String, Option<Box<Advertisement>>),
+}
+
+/// What came of an update of a LoadBalancerIP.
+#[derive(Clone, Debug)]
+pub enum UpdateResult {
+    /// The object as it now is: written, or changed by somebody else meanwhile.
+    Now(Box<Address>),
+    /// It is gone.
+    Gone,
+    /// Refused for good.
+    Refused(String),
+}
+
+/// What came of writing a Service's status.
+#[derive(Clone, Debug)]
+pub enum StatusResult {
+    /// Written; the Service as it now is.
+    Written(Box<Service>),
+    /// Other field managers own `status.loadBalancer.ingress` (rule B21).
+    Owned {
+        /// Their names.
+        managers: Vec<String>,
+    },
+    /// Not written.
+    Not(PublishResult),
+}

@@ -1,0 +1,100 @@
+//! L2Advertisements.
+
+use std::collections::BTreeSet;
+
+use herald_crds::{L2Advertisement, L2AdvertisementSpec};
+use herald_ipam::{Labels, Selector, Version};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use super::selector::{self, SelectorError};
+
+/// An advertisement as written, with its status as it stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Advertisement {
+    /// `metadata.name`.
+    pub name: String,
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `metadata.resourceVersion`.
+    pub version: Version,
+    /// `metadata.generation`, for the conditions' observedGeneration.
+    pub generation: Option<i64>,
+    /// What the spec says, or what is wrong with it.
+    pub meaning: Result<Meaning, SelectorError>,
+    /// Its conditions as they stand.
+    pub conditions: Vec<Condition>,
+}
+
+/// What an advertisement says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Meaning {
+    /// Pools by name.
+    pub pools: BTreeSet<String>,
+    /// Pools by label.
+    pub pool_selectors: Vec<Selector>,
+    /// Nodes that may announce; none given: all.
+    pub node_selectors: Vec<Selector>,
+    /// Interfaces by name or glob; none given: as the address asks for.
+    pub interfaces: BTreeSet<String>,
+    /// Services it is for; none given: all.
+    pub service_selectors: Vec<Selector>,
+    /// Preferred nodes, each with its weight.
+    pub preferred: Vec<(i32, Selector)>,
+}
+
+impl From<L2Advertisement> for Advertisement {
+    fn from(object: L2Advertisement) -> Self {
+        let L2Advertisement { metadata, spec, status } = object;
+        Self {
+            version: super::version(&metadata),
+            name: metadata.name.unwrap_or_default(),
+            uid: metadata.uid.unwrap_or_default(),
+            generation: metadata.generation,
+            meaning: Meaning::parse(&spec),
+            conditions: status.unwrap_or_default().conditions,
+        }
+    }
+}
+
+impl Meaning {
+    fn parse(spec: &L2AdvertisementSpec) -> Result<Self, SelectorError> {
+        Ok(Self {
+            pools: spec.ip_address_pools.iter().cloned().collect(),
+            pool_selectors: selector::parse_all(
+                "spec.ipAddressPoolSelectors",
+                &spec.ip_address_pool_selectors,
+            )?,
+            node_selectors: selector::parse_all("spec.nodeSelectors", &spec.node_selectors)?,
+            interfaces: spec.interfaces.iter().cloned().collect(),
+            service_selectors: selector::parse_all("spec.serviceSelectors", &spec.service_selectors)?,
+            preferred: spec
+                .preferred_node_selectors
+                .iter()
+                .map(|preferred| {
+                    let preference = selector::parse("spec.preferredNodeSelectors", &preferred.preference)?;
+                    Ok((preferred.weight, preference))
+                })
+                .collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Whether it is about this pool; with neither names nor selectors it is about all.
+    pub fn selects_pool(&self, name: &str, labels: &Labels) -> bool {
+        let all = self.pools.is_empty() && self.pool_selectors.is_empty();
+        all || self.pools.contains(name) || any(&self.pool_selectors, labels)
+    }
+
+    /// Whether it is for a Service with these labels.
+    pub fn selects_service(&self, labels: &Labels) -> bool {
+        self.service_selectors.is_empty() || any(&self.service_selectors, labels)
+    }
+
+    /// Whether a node with these labels may announce.
+    pub fn selects_node(&self, labels: &Labels) -> bool {
+        self.node_selectors.is_empty() || any(&self.node_selectors, labels)
+    }
+}
+
+fn any(selectors: &[Selector], labels: &Labels) -> bool {
+    selectors.iter().any(|selector| selector.matches(labels))
+}

@@ -1,0 +1,78 @@
+//! IPAddressPools.
+
+use herald_crds::{IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, ReclaimPolicy};
+use herald_ipam::{CreatedAt, Labels, PoolName, PoolSpec, ServiceAllocation, Version};
+
+use super::selector::{self, SelectorError};
+
+/// A pool as written, with its status as it stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pool {
+    /// `metadata.name`.
+    pub name: PoolName,
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `metadata.resourceVersion`.
+    pub version: Version,
+    /// `metadata.generation`, for the conditions' observedGeneration.
+    pub generation: Option<i64>,
+    /// `metadata.creationTimestamp`.
+    pub created: CreatedAt,
+    /// `metadata.labels`, which advertisements select by.
+    pub labels: Labels,
+    /// Its spec as written.
+    pub spec: IPAddressPoolSpec,
+    /// Its status as it stands.
+    pub status: Option<IPAddressPoolStatus>,
+}
+
+impl From<IPAddressPool> for Pool {
+    fn from(object: IPAddressPool) -> Self {
+        let IPAddressPool { metadata, spec, status } = object;
+        Self {
+            version: super::version(&metadata),
+            created: super::created(&metadata),
+            generation: metadata.generation,
+            name: PoolName::new(metadata.name.as_deref().unwrap_or_default()),
+            uid: metadata.uid.unwrap_or_default(),
+            labels: metadata.labels.unwrap_or_default(),
+            spec,
+            status,
+        }
+    }
+}
+
+impl Pool {
+    /// The spec as the allocator core takes it, or the selector in it that means nothing.
+    pub fn meaning(&self) -> Result<PoolSpec, SelectorError> {
+        let spec = &self.spec;
+        let allocation = match &spec.service_allocation {
+            None => None,
+            Some(allocation) => Some(ServiceAllocation {
+                priority: u32::try_from(allocation.priority).unwrap_or_default(),
+                namespaces: allocation.namespaces.clone(),
+                namespace_selectors: selector::parse_all(
+                    "spec.serviceAllocation.namespaceSelectors",
+                    &allocation.namespace_selectors,
+                )?,
+                service_selectors: selector::parse_all(
+                    "spec.serviceAllocation.serviceSelectors",
+                    &allocation.service_selectors,
+                )?,
+            }),
+        };
+        Ok(PoolSpec {
+            name: self.name.clone(),
+            created: self.created,
+            addresses: spec.addresses.clone(),
+            excluded: spec.excluded.clone(),
+            avoid_buggy_ips: spec.avoid_buggy_ips,
+            auto_assign: spec.auto_assign,
+            allocation,
+            reclaim: match spec.reclaim_policy {
+                ReclaimPolicy::Delete => herald_ipam::ReclaimPolicy::Delete,
+                ReclaimPolicy::Retain => herald_ipam::ReclaimPolicy::Retain,
+            },
+        })
+    }
+}

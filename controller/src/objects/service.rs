@@ -1,0 +1,222 @@
+//! Services of type LoadBalancer.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use herald_crds::names::{ANNOTATION_PREFIXES, IP_ALLOCATED_FROM_POOL};
+use herald_ipam::{
+    Addresses, CreatedAt, Families, Family, FamilyPolicy, Labels, Owner, RequestError, ServiceRef,
+    ServiceRequest, Uid, Version, Wanted,
+};
+use k8s_openapi::{
+    api::core::v1::Service as FullService,
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+};
+use kube::{Resource, api::ObjectMeta};
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// What is decoded of a Service: everything else, above all managedFields, is skipped while reading.
+#[derive(Clone, Debug, Default, Deserialize, Resource)]
+#[resource(inherit = FullService)]
+pub struct ServiceObject {
+    #[serde(deserialize_with = "lean_metadata")]
+    metadata: ObjectMeta,
+    #[serde(default)]
+    spec: Spec,
+    #[serde(default)]
+    status: Status,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Spec {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    load_balancer_class: Option<String>,
+    #[serde(rename = "loadBalancerIP")]
+    load_balancer_ip: Option<String>,
+    ip_families: Option<Vec<String>>,
+    ip_family_policy: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    #[serde(default)]
+    load_balancer: LoadBalancer,
+    #[serde(default)]
+    conditions: Option<Vec<Condition>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct LoadBalancer {
+    ingress: Option<Vec<Ingress>>,
+}
+
+/// One entry of `status.loadBalancer.ingress`, as it stands there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ingress {
+    /// The address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ip: Option<String>,
+    /// Clouds that hand out names write one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// `VIP` where kube-proxy may short-cut the address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ip_mode: Option<String>,
+}
+
+/// A Service, reduced to what decides about its address.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    /// Name and uid.
+    pub owner: Owner,
+    /// `metadata.resourceVersion`.
+    pub version: Version,
+    /// `metadata.creationTimestamp`.
+    pub created: CreatedAt,
+    /// `metadata.labels`.
+    pub labels: Labels,
+    /// Whether `spec.type` is LoadBalancer: always, for what comes from the watch; a live GET may say otherwise.
+    pub is_load_balancer: bool,
+    /// `spec.loadBalancerClass`.
+    pub class: Option<String>,
+    /// `spec.ipFamilyPolicy` and `spec.ipFamilies`.
+    pub families: Families,
+    /// What it asks for.
+    pub wanted: Result<Wanted, RequestError>,
+    /// `status.loadBalancer.ingress`.
+    pub ingress: Vec<Ingress>,
+    /// Those of `status.conditions` that are ours.
+    pub conditions: Vec<Condition>,
+    /// Annotation `heraldlb.io/ip-allocated-from-pool`.
+    pub pool_shown: Option<String>,
+}
+
+impl From<ServiceObject> for Service {
+    fn from(object: ServiceObject) -> Self {
+        let ServiceObject { metadata, spec, status } = object;
+        let annotations = metadata.annotations.as_ref();
+        let none = BTreeMap::new();
+        let pool_shown = format!("{}{IP_ALLOCATED_FROM_POOL}", ours());
+        Self {
+            version: super::version(&metadata),
+            created: super::created(&metadata),
+            wanted: Wanted::parse(annotations.unwrap_or(&none), spec.load_balancer_ip.as_deref()),
+            pool_shown: annotations.and_then(|annotations| annotations.get(&pool_shown).cloned()),
+            families: families(&spec),
+            is_load_balancer: spec.kind.as_deref() == Some("LoadBalancer"),
+            class: spec.load_balancer_class,
+            ingress: status.load_balancer.ingress.unwrap_or_default(),
+            conditions: status
+                .conditions
+                .unwrap_or_default()
+                .into_iter()
+                .filter(|condition| condition.type_.starts_with(ours()))
+                .collect(),
+            owner: Owner {
+                service: ServiceRef::new(
+                    metadata.namespace.as_deref().unwrap_or_default(),
+                    metadata.name.as_deref().unwrap_or_default(),
+                ),
+                uid: Uid::new(metadata.uid.as_deref().unwrap_or_default()),
+            },
+            labels: metadata.labels.unwrap_or_default(),
+        }
+    }
+}
+
+impl Ingress {
+    /// The entries that show `addresses`, the Service's primary family first.
+    pub fn of(addresses: Addresses, families: Families) -> Vec<Self> {
+        [families.primary, families.primary.other()]
+            .into_iter()
+            .filter_map(|family| addresses.of(family))
+            .map(|address| Self {
+                ip: Some(address.to_string()),
+                hostname: None,
+                ip_mode: Some("VIP".to_owned()),
+            })
+            .collect()
+    }
+}
+
+impl Service {
+    /// The addresses in its status.
+    pub fn shown(&self) -> Vec<IpAddr> {
+        self.ingress.iter().filter_map(|entry| entry.ip.as_deref()?.parse().ok()).collect()
+    }
+
+    /// Whether its status shows `address`.
+    pub fn shows(&self, address: IpAddr) -> bool {
+        self.shown().contains(&address)
+    }
+
+    /// Whether anything in its status or annotations was written by us.
+    pub fn bears_our_marks(&self) -> bool {
+        !self.conditions.is_empty() || self.pool_shown.is_some()
+    }
+
+    /// What the allocator core needs to know of it.
+    pub fn request(&self) -> ServiceRequest {
+        ServiceRequest {
+            owner: self.owner.clone(),
+            version: self.version,
+            created: self.created,
+            labels: self.labels.clone(),
+            families: self.families,
+            wanted: self.wanted.clone(),
+            shown: self.shown(),
+        }
+    }
+}
+
+/// The prefix of annotations that we write, and of our conditions' types.
+fn ours() -> &'static str {
+    let [ours, ..] = ANNOTATION_PREFIXES;
+    ours
+}
+
+fn families(spec: &Spec) -> Families {
+    let family = |text: &String| if text == "IPv6" { Family::V6 } else { Family::V4 };
+    let listed: Vec<Family> = spec.ip_families.iter().flatten().map(family).collect();
+    Families {
+        policy: match spec.ip_family_policy.as_deref() {
+            Some("PreferDualStack") => FamilyPolicy::PreferDualStack,
+            Some("RequireDualStack") => FamilyPolicy::RequireDualStack,
+            _ => FamilyPolicy::SingleStack,
+        },
+        primary: listed.first().copied().unwrap_or(Family::V4),
+        dual: listed.len() > 1,
+    }
+}
+
+/// Reads what [`Service`] needs of the metadata; managedFields and foreign annotations can be many kilobytes.
+fn lean_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Lean {
+        name: Option<String>,
+        namespace: Option<String>,
+        uid: Option<String>,
+        resource_version: Option<String>,
+        creation_timestamp: Option<Time>,
+        labels: Option<BTreeMap<String, String>>,
+        annotations: Option<BTreeMap<String, String>>,
+    }
+    let lean = Lean::deserialize(deserializer)?;
+    let read = |key: &String| ANNOTATION_PREFIXES.iter().any(|prefix| key.starts_with(prefix));
+    Ok(ObjectMeta {
+        name: lean.name,
+        namespace: lean.namespace,
+        uid: lean.uid,
+        resource_version: lean.resource_version,
+        creation_timestamp: lean.creation_timestamp,
+        labels: lean.labels,
+        annotations: lean
+            .annotations
+            .map(|annotations| annotations.into_iter().filter(|(key, _)| read(key)).collect()),
+        ..ObjectMeta::default()
+    })
+}

@@ -1,0 +1,259 @@
+//! Every reason that the controller puts on an object: one word with one meaning, and the text that users read, made
+//! in this place only. (Why a pool or the allocator says no is worded where it is decided: `herald_ipam::Refusal`.)
+//!
+//! Each text names the objects concerned and, where something is to be done, says what.
+
+use std::{fmt, net::IpAddr};
+
+use herald_ipam::{Addresses, PoolName, PoolProblem, PoolStatus, Refusal};
+
+use crate::objects::selector::SelectorError;
+
+/// A condition's content, all but its type and times.
+pub trait Verdict {
+    /// Whether the condition is met.
+    fn holds(&self) -> bool;
+    /// The reason: one word.
+    fn reason(&self) -> &'static str;
+    /// What users read.
+    fn message(&self) -> String;
+}
+
+/// `heraldlb.io/Allocated` on a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Allocated {
+    /// It has what it asks for.
+    Yes {
+        /// Its addresses.
+        addresses: Addresses,
+        /// Where they come from.
+        pool: Option<PoolName>,
+    },
+    /// It has an address, and asks for something that it can't have.
+    Otherwise {
+        /// Its addresses.
+        addresses: Addresses,
+        /// Why not what it asks for.
+        refusal: Refusal,
+    },
+    /// It has none.
+    Refused(Refusal),
+    /// It has none yet.
+    Pending,
+    /// Somebody else writes its `status.loadBalancer` (rule B21).
+    AnotherController {
+        /// The field managers that the API server named.
+        managers: String,
+        /// What Herald would show.
+        addresses: Addresses,
+    },
+}
+
+impl Verdict for Allocated {
+    fn holds(&self) -> bool {
+        matches!(self, Self::Yes { .. } | Self::Otherwise { .. })
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Yes { .. } => "Allocated",
+            Self::Otherwise { .. } => "RequestUnmet",
+            Self::Refused(refusal) => refusal.reason(),
+            Self::Pending => "Pending",
+            Self::AnotherController { .. } => "AnotherController",
+        }
+    }
+
+    fn message(&self) -> String {
+        match self {
+            Self::Yes { addresses, pool: Some(pool) } => format!("{addresses} from pool '{pool}'"),
+            Self::Yes { addresses, pool: None } => addresses.to_string(),
+            Self::Otherwise { addresses, refusal } => {
+                format!("keeps {addresses}, although it asks for something else: {refusal}")
+            }
+            Self::Refused(refusal) => refusal.to_string(),
+            Self::Pending => "an address is being taken".to_owned(),
+            Self::AnotherController { managers, addresses } => format!(
+                "{managers} writes status.loadBalancer.ingress of this Service as well, so Herald leaves it alone \
+                 instead of showing {addresses}; stop the other controller or give the Service its \
+                 loadBalancerClass, then clear the field"
+            ),
+        }
+    }
+}
+
+/// `heraldlb.io/Announced` on a Service. The message names no node: it would have to be written again at every move.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Announced {
+    /// Some node answers for each of its addresses.
+    Yes(Addresses),
+    /// No node answers (yet) for these.
+    NoHolder(Vec<IpAddr>),
+    /// No node may answer for these.
+    NoNodeQualifies(Vec<IpAddr>),
+    /// It has no address to announce.
+    NoAddress,
+}
+
+impl Verdict for Announced {
+    fn holds(&self) -> bool {
+        matches!(self, Self::Yes(_))
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Yes(_) => "Announced",
+            Self::NoHolder(_) => "NoHolder",
+            Self::NoNodeQualifies(_) => "NoNodeQualifies",
+            Self::NoAddress => "NoAddress",
+        }
+    }
+
+    fn message(&self) -> String {
+        match self {
+            Self::Yes(addresses) => format!("a node answers for {addresses}; kubectl get lbip shows which"),
+            Self::NoHolder(addresses) => format!(
+                "no node answers for {} yet; if this lasts, look at the herald-speaker pods",
+                Joined(addresses)
+            ),
+            Self::NoNodeQualifies(addresses) => format!(
+                "no node may answer for {}: no L2Advertisement of its pool selects this Service and an existing \
+                 node; see kubectl get l2adv",
+                Joined(addresses)
+            ),
+            Self::NoAddress => "the Service has no address to announce".to_owned(),
+        }
+    }
+}
+
+/// `Ready` on an IPAddressPool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PoolReady {
+    /// Its spec is in force.
+    Yes,
+    /// Its spec is not in force; the last good one is.
+    Invalid(PoolProblem),
+    /// A selector in it means nothing; the last good spec is in force.
+    Selector(SelectorError),
+    /// Its spec is in force, but Services have addresses of it that are not in it any more.
+    Stranded(String),
+}
+
+impl PoolReady {
+    /// From what the allocator says of the pool, and what is wrong with its selectors.
+    pub fn of(status: &PoolStatus, selector: Option<&SelectorError>) -> Self {
+        if let Some(error) = selector {
+            return Self::Selector(error.clone());
+        }
+        if let Some(problem) = &status.problem {
+            return Self::Invalid(problem.clone());
+        }
+        if status.stranded.is_empty() {
+            return Self::Yes;
+        }
+        let named: Vec<String> =
+            status.stranded.iter().map(|(address, service)| format!("{address} of {service}")).collect();
+        let more = status.stranded_total.saturating_sub(named.len());
+        let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+        Self::Stranded(named.join(", ") + &more)
+    }
+}
+
+impl Verdict for PoolReady {
+    fn holds(&self) -> bool {
+        matches!(self, Self::Yes | Self::Stranded(_))
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Yes => "InForce",
+            Self::Invalid(PoolProblem::Overlaps { .. }) => "Overlap",
+            Self::Invalid(_) => "InvalidSpec",
+            Self::Selector(_) => "InvalidSelector",
+            Self::Stranded(_) => "AddressesOutsidePool",
+        }
+    }
+
+    fn message(&self) -> String {
+        match self {
+            Self::Yes => "the pool's spec is in force".to_owned(),
+            Self::Invalid(problem) => format!("{problem}. The last valid spec, if any, stays in force"),
+            Self::Selector(error) => format!("{error}. The last valid spec, if any, stays in force"),
+            Self::Stranded(list) => format!(
+                "the pool's spec is in force; outside of it Services keep {list}: they keep them until they are \
+                 deleted or ask for another address"
+            ),
+        }
+    }
+}
+
+/// `Ready` on an L2Advertisement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdvertisementReady {
+    /// It selects pools that exist and, if it selects nodes, some that exist.
+    Yes,
+    /// A selector in it means nothing; the last good spec is in force.
+    Selector(SelectorError),
+    /// It names pools that don't exist.
+    UnknownPools(Vec<String>),
+    /// It selects no pool at all.
+    NoPool,
+    /// Its node selectors match no node.
+    NoNode,
+    /// Its node selectors match more nodes than one object can list.
+    TooManyNodes(usize),
+}
+
+impl Verdict for AdvertisementReady {
+    fn holds(&self) -> bool {
+        matches!(self, Self::Yes)
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Yes => "InForce",
+            Self::Selector(_) => "InvalidSelector",
+            Self::UnknownPools(_) => "UnknownPool",
+            Self::NoPool => "NoPoolSelected",
+            Self::NoNode => "NoNodeSelected",
+            Self::TooManyNodes(_) => "TooManyNodes",
+        }
+    }
+
+    fn message(&self) -> String {
+        match self {
+            Self::Yes => "the advertisement is in force".to_owned(),
+            Self::Selector(error) => format!("{error}. The last valid spec, if any, stays in force"),
+            Self::UnknownPools(names) => format!(
+                "spec.ipAddressPools names pools that don't exist: {}; correct the names or create the pools",
+                names.join(", ")
+            ),
+            Self::NoPool => {
+                "spec.ipAddressPoolSelectors match no pool; correct them or label a pool".to_owned()
+            }
+            Self::NoNode => {
+                "spec.nodeSelectors match no node, so nobody announces; correct them or label a node"
+                    .to_owned()
+            }
+            Self::TooManyNodes(count) => format!(
+                "spec.nodeSelectors match {count} nodes; the first {} by name are used. Select fewer, or all nodes \
+                 by leaving nodeSelectors out",
+                crate::announce::LISTED
+            ),
+        }
+    }
+}
+
+struct Joined<'a>(&'a [IpAddr]);
+
+impl fmt::Display for Joined<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (position, address) in self.0.iter().enumerate() {
+            if position > 0 {
+                f.write_str(", ")?;
+            }
+            write!(f, "{address}")?;
+        }
+        Ok(())
+    }
+}

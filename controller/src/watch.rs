@@ -1,0 +1,83 @@
+//! The watches: one per kind, all into one channel, each object reduced on its way to what decisions need.
+
+use futures::{Stream, StreamExt as _};
+use herald_crds::{IPAddressPool, L2Advertisement, LoadBalancerIP};
+use herald_runtime::{
+    Readiness,
+    watch::{Change, watch},
+};
+use k8s_openapi::api::core::v1::{Namespace, Node};
+use kube::{Api, Client, core::PartialObjectMeta, runtime::watcher::Config};
+use tokio::{sync::mpsc, task::JoinSet};
+
+use crate::{
+    core::Event,
+    objects::{address::Address, node::Labelled, service::ServiceObject},
+};
+
+/// What may wait in the channel: a watch that is ahead of the core waits as well.
+const CHANNEL: usize = 1024;
+
+/// Starts every watch. They end when the channel is closed or the set is dropped.
+pub fn start(client: &Client, readiness: &Readiness, tasks: &mut JoinSet<()>) -> mpsc::Receiver<Event> {
+    let (events, receiver) = mpsc::channel(CHANNEL);
+    let all = Config::default;
+
+    let services: Api<ServiceObject> = Api::all(client.clone());
+    let balanced = all().fields("spec.type=LoadBalancer");
+    let services = watch(services, balanced, "services", readiness, Into::into);
+    tasks.spawn(forward(services.map(Event::Services), events.clone()));
+
+    let pools: Api<IPAddressPool> = Api::all(client.clone());
+    let pools = watch(pools, all(), "ipaddresspools", readiness, Into::into);
+    tasks.spawn(forward(pools.map(Event::Pools), events.clone()));
+
+    let advertisements: Api<L2Advertisement> = Api::all(client.clone());
+    let advertisements = watch(advertisements, all(), "l2advertisements", readiness, Into::into);
+    tasks.spawn(forward(advertisements.map(Event::Advertisements), events.clone()));
+
+    let addresses: Api<LoadBalancerIP> = Api::all(client.clone());
+    let addresses = watch(addresses, all(), "loadbalancerips", readiness, Address::try_from);
+    tasks.spawn(forward(
+        addresses.filter_map(async |change| readable(change)).map(Event::Addresses),
+        events.clone(),
+    ));
+
+    let namespaces: Api<PartialObjectMeta<Namespace>> = Api::all(client.clone());
+    let namespaces = watch(namespaces, all(), "namespaces", readiness, labelled);
+    tasks.spawn(forward(namespaces.map(Event::Namespaces), events.clone()));
+
+    let nodes: Api<PartialObjectMeta<Node>> = Api::all(client.clone());
+    let nodes = watch(nodes, all(), "nodes", readiness, labelled);
+    tasks.spawn(forward(nodes.map(Event::Nodes), events));
+
+    receiver
+}
+
+async fn forward(changes: impl Stream<Item = Event>, events: mpsc::Sender<Event>) {
+    let mut changes = std::pin::pin!(changes);
+    while let Some(change) = changes.next().await {
+        if events.send(change).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn labelled<K>(object: PartialObjectMeta<K>) -> Labelled {
+    object.metadata.into()
+}
+
+/// The CRD lets no object pass whose address can't be read; one that was stored before there was such a rule is left
+/// out, as it can mean no address.
+fn readable(change: Change<Result<Address, herald_ipam::AddressError>>) -> Option<Change<Address>> {
+    let read = |address: Result<Address, _>| {
+        address
+            .inspect_err(|error| tracing::warn!(%error, "a LoadBalancerIP that can't be read is ignored"))
+            .ok()
+    };
+    Some(match change {
+        Change::Replaced(list) => Change::Replaced(list.into_iter().filter_map(read).collect()),
+        Change::Applied(address) => Change::Applied(read(address)?),
+        Change::Deleted(address) => Change::Deleted(read(address)?),
+    })
+}

@@ -1,0 +1,219 @@
+//! LoadBalancerIPs: taking, updating, giving back (rules B3, B6, B8, B15).
+
+use std::net::IpAddr;
+
+use herald_crds::{LoadBalancerIP, name_of_address};
+use herald_ipam::{
+    Owner, Release, ReleaseResult, ReleaseThen, ReleaseWhen, ServiceRef, Take, TakeHow, TakeResult,
+};
+use kube::{
+    Api,
+    api::{DeleteParams, PostParams, Preconditions},
+};
+
+use super::{Answer, CONFLICTS, MANAGER, Writer};
+use crate::{
+    desired,
+    job::{Done, ReleaseJob, TakeJob, UpdateResult},
+    objects::{
+        address::{Address, owner},
+        service::Service,
+    },
+};
+
+impl Writer {
+    fn addresses(&self) -> Api<LoadBalancerIP> {
+        Api::all(self.client.clone())
+    }
+
+    async fn read_address(&self, address: IpAddr) -> Result<Option<Address>, String> {
+        let name = name_of_address(address);
+        let api = self.addresses();
+        match self.settle("get loadbalancerip", || api.get(&name)).await {
+            Ok(object) => Address::try_from(object).map(Some).map_err(|error| error.to_string()),
+            Err(Answer::NotFound) => Ok(None),
+            Err(answer) => Err(answer.text()),
+        }
+    }
+
+    async fn put(&self, object: &LoadBalancerIP) -> Result<Address, Answer> {
+        let name = object.metadata.name.clone().unwrap_or_default();
+        let api = self.addresses();
+        let params = post();
+        let put = self.settle("update loadbalancerip", || api.replace(&name, &params, object)).await?;
+        Address::try_from(put).map_err(|error| Answer::Refused(error.to_string()))
+    }
+
+    pub(super) async fn take(&self, job: TakeJob) -> Done {
+        let (result, object) = match self.try_take(&job).await {
+            Ok((result, object)) => (result, object),
+            Err(text) => (TakeResult::Refused(text), None),
+        };
+        Done::Take { take: job.take, result, object: object.map(Box::new) }
+    }
+
+    async fn try_take(&self, job: &TakeJob) -> Result<(TakeResult, Option<Address>), String> {
+        let TakeJob { take, l2, revision } = job;
+        let Take { address, pool, owner, how } = take;
+        let mut read = *how == TakeHow::Claim;
+        for _ in 0..CONFLICTS {
+            let found = if read { self.read_address(*address).await? } else { None };
+            let written = match found {
+                None => self.create(&desired::created(*address, owner, pool, l2.clone(), *revision)).await,
+                Some(found) if lists(&found, owner) => {
+                    return Ok((TakeResult::Taken(found.version), Some(found)));
+                }
+                Some(found) if may_claim(&found, &owner.service) => {
+                    let revision = (*revision).max(found.object.spec.revision.saturating_add(1));
+                    self.put(&desired::given(found.object, owner, pool, l2.clone(), revision)).await
+                }
+                Some(found) => return Ok((TakeResult::Held(found.record()), Some(found))),
+            };
+            match written {
+                Ok(object) => return Ok((TakeResult::Taken(object.version), Some(object))),
+                // Exists already, was changed, or is gone: what is there now decides.
+                Err(Answer::Conflict(_)) => read = true,
+                Err(Answer::NotFound) if read => read = false,
+                Err(Answer::NotFound) => {
+                    return Err("it doesn't know LoadBalancerIPs: install Herald's CRDs".to_owned());
+                }
+                Err(answer) => return Err(answer.text()),
+            }
+        }
+        Err("the object keeps changing".to_owned())
+    }
+
+    async fn create(&self, object: &LoadBalancerIP) -> Result<Address, Answer> {
+        let api = self.addresses();
+        let params = post();
+        let created = self.settle("create loadbalancerip", || api.create(&params, object)).await?;
+        Address::try_from(created).map_err(|error| Answer::Refused(error.to_string()))
+    }
+
+    pub(super) async fn update(&self, address: IpAddr, object: LoadBalancerIP) -> Done {
+        let result = match self.put(&object).await {
+            Ok(now) => UpdateResult::Now(Box::new(now)),
+            // Most often a speaker noted itself as holder meanwhile.
+            Err(Answer::Conflict(_)) => match self.read_address(address).await {
+                Ok(Some(now)) => UpdateResult::Now(Box::new(now)),
+                Ok(None) => UpdateResult::Gone,
+                Err(text) => UpdateResult::Refused(text),
+            },
+            Err(Answer::NotFound) => UpdateResult::Gone,
+            Err(answer) => UpdateResult::Refused(answer.text()),
+        };
+        Done::Update { address, result }
+    }
+
+    pub(super) async fn release(&self, job: ReleaseJob) -> Done {
+        let (result, object) = match self.try_release(&job).await {
+            Ok(done) => done,
+            Err(text) => (ReleaseResult::Refused(text), None),
+        };
+        Done::Release { release: job.release, result, object: object.map(Box::new) }
+    }
+
+    async fn try_release(&self, job: &ReleaseJob) -> Result<(ReleaseResult, Option<Address>), String> {
+        let Release { address, owner, when, then } = &job.release;
+        for _ in 0..CONFLICTS {
+            match self.read_service(&owner.service).await? {
+                Some(service) if self.keeps(&service, owner, *when, *address) => {
+                    return Ok((ReleaseResult::StillInUse, None));
+                }
+                Some(service) if service.owner == *owner && !self.serves(&service) => {
+                    // First no one shows the address any more, then it is free.
+                    if !self.clear(&service).await? {
+                        continue;
+                    }
+                }
+                _ => {}
+            }
+            let Some(found) = self.read_address(*address).await? else {
+                return Ok((ReleaseResult::Released(Default::default()), None));
+            };
+            if !lists(&found, owner) || found.object.spec.services.len() != 1 {
+                return Ok((ReleaseResult::Changed(found.record()), Some(found)));
+            }
+            let reserve = match then {
+                ReleaseThen::Reserve(claim) => Some(claim.clone()),
+                // A reservation that somebody put on it meanwhile is kept.
+                ReleaseThen::Delete => found.object.spec.claim_ref.is_some().then(|| owner.service.clone()),
+            };
+            let version = found.version;
+            let written = match reserve {
+                Some(claim) => {
+                    let revision = job.revision.max(found.object.spec.revision.saturating_add(1));
+                    let object = desired::reserved(found.object, &claim, revision);
+                    self.put(&object).await.map(Some)
+                }
+                None => self.delete(found).await,
+            };
+            match written {
+                Ok(Some(object)) if object.object.metadata.deletion_timestamp.is_some() => {
+                    return Ok((ReleaseResult::Changed(object.record()), Some(object)));
+                }
+                Ok(Some(object)) => return Ok((ReleaseResult::Released(object.version), Some(object))),
+                Ok(None) | Err(Answer::NotFound) => return Ok((ReleaseResult::Released(version), None)),
+                Err(Answer::Conflict(_)) => {}
+                Err(answer) => return Err(answer.text()),
+            }
+        }
+        Err("the Service or its LoadBalancerIP keeps changing".to_owned())
+    }
+
+    /// Whether the Service, as just read, keeps the address.
+    fn keeps(&self, service: &Service, owner: &Owner, when: ReleaseWhen, address: IpAddr) -> bool {
+        if service.owner != *owner || !service.is_load_balancer {
+            return false;
+        }
+        // A class can change only together with the type, which empties the status; one that is foreign because this
+        // controller's flag changed keeps what it shows (rule B25).
+        if !self.serves(service) {
+            return service.shows(address);
+        }
+        match when {
+            ReleaseWhen::ServiceGone => true,
+            ReleaseWhen::NotShown => service.shows(address),
+        }
+    }
+
+    /// Whether the Service is of our type and class.
+    fn serves(&self, service: &Service) -> bool {
+        service.is_load_balancer && service.class == self.class
+    }
+
+    /// The object if it is still there, waiting for a finalizer.
+    async fn delete(&self, found: Address) -> Result<Option<Address>, Answer> {
+        let metadata = &found.object.metadata;
+        let params = DeleteParams {
+            preconditions: Some(Preconditions {
+                uid: metadata.uid.clone(),
+                resource_version: metadata.resource_version.clone(),
+            }),
+            ..DeleteParams::default()
+        };
+        let name = metadata.name.clone().unwrap_or_default();
+        let api = self.addresses();
+        let deleted = self.settle("delete loadbalancerip", || api.delete(&name, &params)).await?;
+        let waiting = deleted
+            .left()
+            .filter(|object| object.metadata.finalizers.as_ref().is_some_and(|f| !f.is_empty()));
+        Ok(waiting.and_then(|object| Address::try_from(object).ok()))
+    }
+}
+
+fn post() -> PostParams {
+    PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() }
+}
+
+fn lists(found: &Address, who: &Owner) -> bool {
+    found.object.spec.services.iter().any(|service| owner(service).uid == who.uid)
+}
+
+/// Nobody uses it, and it is reserved for this Service or for nobody.
+fn may_claim(found: &Address, service: &ServiceRef) -> bool {
+    let record = found.record();
+    let claim = &found.object.spec.claim_ref;
+    let mine = claim.is_none() || record.claim.as_ref() == Some(service);
+    record.services.is_empty() && mine && !record.terminating
+}

@@ -1,0 +1,147 @@
+//! The writer: carries jobs out against the API server and says what came of each.
+//!
+//! What must always hold: every write is conditional (rule B3); each request has its own time limit; what has no known
+//! outcome (a time-out, a server that is away or busy) is tried again with back-off until it has one; and nothing is
+//! decided here that the core could decide: what was found is handed back as data.
+
+mod address;
+mod event;
+mod service;
+mod status;
+
+use std::{fmt, time::Duration};
+
+use kube::{Client, core::Status};
+use tokio::time::{sleep, timeout};
+
+pub use self::event::{Events, event_writer};
+use crate::{
+    job::{Done, Job},
+    metrics::Metrics,
+};
+
+/// The field manager of all our writes.
+pub const MANAGER: &str = "herald-controller";
+
+/// Time limit of one request (rule B14).
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// First and longest pause between attempts.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// So often may a server that answers say that it can't just now; then it is taken for a refusal, so that one object
+/// whose admission fails does not hold up the others.
+const BUSY_ATTEMPTS: u32 = 10;
+/// So often is a conditional write repeated on what was read anew before the core is asked again.
+const CONFLICTS: u32 = 8;
+
+/// Carries jobs out. Clones share the client.
+#[derive(Clone)]
+pub struct Writer {
+    client: Client,
+    class: Option<String>,
+    metrics: Metrics,
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer").field("class", &self.class).finish_non_exhaustive()
+    }
+}
+
+/// A request's answer, where it is not what was asked for.
+#[derive(Debug)]
+enum Answer {
+    /// 404.
+    NotFound,
+    /// 409: somebody else's write came between, or the object exists.
+    Conflict(Box<Status>),
+    /// 422: it may also mean that the uid is another.
+    Invalid(String),
+    /// Refused for good.
+    Refused(String),
+}
+
+impl Answer {
+    fn text(self) -> String {
+        match self {
+            Self::NotFound => "not found".to_owned(),
+            Self::Conflict(status) => status.message,
+            Self::Invalid(text) | Self::Refused(text) => text,
+        }
+    }
+}
+
+impl Writer {
+    /// A writer for Services of this class.
+    pub fn new(client: Client, class: Option<String>, metrics: Metrics) -> Self {
+        Self { client, class, metrics }
+    }
+
+    /// Carries a job out. Events go to [`event_writer`] instead and give nothing here.
+    pub async fn run(self, job: Job) -> Option<Done> {
+        Some(match job {
+            Job::Take(job) => self.take(job).await,
+            Job::Update { address, object } => self.update(address, *object).await,
+            Job::Release(job) => self.release(job).await,
+            Job::Status(job) => self.status(job).await,
+            Job::Clear(owner) => self.clear_marks(owner).await,
+            Job::Pool { pool, status } => self.pool(*pool, *status).await,
+            Job::Advertisement { advertisement, condition } => {
+                self.advertisement(*advertisement, *condition).await
+            }
+            Job::Event(_) => return None,
+        })
+    }
+
+    /// Sends a request until its outcome is known. `kind` names it in logs and metrics.
+    async fn settle<T, F>(&self, kind: &'static str, request: impl Fn() -> F) -> Result<T, Answer>
+    where
+        F: Future<Output = Result<T, kube::Error>>,
+    {
+        let mut pause = PAUSE_MIN;
+        let mut busy = 0;
+        loop {
+            let trouble = match timeout(TIMEOUT, request()).await {
+                Ok(Ok(object)) => {
+                    self.metrics.wrote(kind, "ok");
+                    return Ok(object);
+                }
+                Ok(Err(kube::Error::Api(status))) => match verdict(status) {
+                    Ok(answer) => {
+                        self.metrics.wrote(kind, "refused");
+                        return Err(answer);
+                    }
+                    Err(text) => {
+                        busy += 1;
+                        if busy >= BUSY_ATTEMPTS {
+                            self.metrics.wrote(kind, "refused");
+                            return Err(Answer::Refused(text));
+                        }
+                        text
+                    }
+                },
+                // The answer came, but means nothing to us: asking again will not change that.
+                Ok(Err(error @ kube::Error::SerdeError(_))) => {
+                    return Err(Answer::Refused(error.to_string()));
+                }
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "no answer within 5 s".to_owned(),
+            };
+            self.metrics.wrote(kind, "retried");
+            tracing::debug!(kind, trouble, "trying again");
+            sleep(pause).await;
+            pause = pause.saturating_mul(2).min(PAUSE_MAX);
+        }
+    }
+}
+
+/// What the API server's refusal means; `Err` if it only can't just now.
+fn verdict(status: Box<Status>) -> Result<Answer, String> {
+    match status.code {
+        404 => Ok(Answer::NotFound),
+        409 => Ok(Answer::Conflict(status)),
+        422 => Ok(Answer::Invalid(status.message)),
+        429 | 500..=599 => Err(status.message),
+        _ => Ok(Answer::Refused(status.message)),
+    }
+}

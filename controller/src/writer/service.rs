@@ -1,0 +1,182 @@
+//! Services: their status, by server-side apply under uid and resourceVersion (rules B3 and B21).
+//!
+//! The annotation `ip-allocated-from-pool` travels in the same write: the status subresource of a Service takes
+//! metadata as well, so that no right to change Services themselves is needed, nor a second write.
+
+use herald_crds::names::{ANNOTATION_PREFIXES, IP_ALLOCATED_FROM_POOL};
+use herald_ipam::{Families, Owner, PublishResult, ServiceRef};
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
+use serde_json::{Value, json};
+
+use super::{Answer, MANAGER, Writer};
+use crate::{
+    job::{Done, ServiceStatus, StatusJob, StatusResult},
+    objects::service::{Ingress, Service, ServiceObject},
+};
+
+impl Writer {
+    fn services(&self, namespace: &str) -> Api<ServiceObject> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// A live GET: what rule B8 asks for before anything is given back.
+    pub(super) async fn read_service(&self, service: &ServiceRef) -> Result<Option<Service>, String> {
+        let api = self.services(&service.namespace);
+        match self.settle("get service", || api.get(&service.name)).await {
+            Ok(object) => Ok(Some(object.into())),
+            Err(Answer::NotFound) => Ok(None),
+            Err(answer) => Err(answer.text()),
+        }
+    }
+
+    pub(super) async fn status(&self, job: StatusJob) -> Done {
+        let result = self.try_status(&job).await;
+        Done::Status { job: Box::new(job), result }
+    }
+
+    async fn try_status(&self, job: &StatusJob) -> StatusResult {
+        let body = body(&job.owner, job.version.0, Some((&job.status, job.families)));
+        match self.apply(&job.owner.service, &body, job.restore).await {
+            Ok(service) => StatusResult::Written(Box::new(service)),
+            Err(Answer::NotFound) => StatusResult::Not(PublishResult::Gone),
+            Err(Answer::Conflict(status)) => {
+                let causes = status.details.map(|details| details.causes).unwrap_or_default();
+                let managers: Vec<String> = causes
+                    .iter()
+                    .filter(|cause| cause.reason == "FieldManagerConflict")
+                    .filter_map(|cause| cause.message.split('"').nth(1).map(str::to_owned))
+                    .collect();
+                if managers.is_empty() {
+                    StatusResult::Not(PublishResult::Stale)
+                } else {
+                    StatusResult::Owned { managers }
+                }
+            }
+            // Another uid under the name reads as an attempt to change an immutable field.
+            Err(Answer::Invalid(text)) => match self.read_service(&job.owner.service).await {
+                Ok(Some(service)) if service.owner == job.owner => {
+                    StatusResult::Not(PublishResult::Refused(text))
+                }
+                Ok(_) => StatusResult::Not(PublishResult::Gone),
+                Err(_) => StatusResult::Not(PublishResult::Refused(text)),
+            },
+            Err(answer) => StatusResult::Not(PublishResult::Refused(answer.text())),
+        }
+    }
+
+    async fn apply(&self, service: &ServiceRef, body: &Value, force: bool) -> Result<Service, Answer> {
+        let api = self.services(&service.namespace);
+        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), force, ..PatchParams::default() };
+        let patch = Patch::Apply(body);
+        let applied =
+            self.settle("apply service status", || api.patch_status(&service.name, &params, &patch)).await?;
+        Ok(applied.into())
+    }
+
+    /// Takes everything off a Service that is ours. `false`: it changed meanwhile and must be read again.
+    pub(super) async fn clear(&self, service: &Service) -> Result<bool, String> {
+        if !service.bears_our_marks() {
+            return Ok(true);
+        }
+        let body = body(&service.owner, service.version.0, None);
+        match self.apply(&service.owner.service, &body, false).await {
+            Ok(_) | Err(Answer::NotFound) => Ok(true),
+            Err(Answer::Conflict(_)) => Ok(false),
+            Err(answer) => Err(answer.text()),
+        }
+    }
+
+    /// Clears a Service that stopped being ours before it had an address, if it is still there and not ours.
+    pub(super) async fn clear_marks(&self, owner: Owner) -> Done {
+        for _ in 0..super::CONFLICTS {
+            let cleared = match self.read_service(&owner.service).await {
+                Ok(Some(service)) if service.owner == owner && !service.is_load_balancer => {
+                    self.clear(&service).await
+                }
+                Ok(_) => break,
+                Err(text) => Err(text),
+            };
+            match cleared {
+                Ok(true) => break,
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(service = %owner.service, error, "can't clear the conditions");
+                    break;
+                }
+            }
+        }
+        Done::Clear(owner.service)
+    }
+}
+
+/// What server-side apply sends: everything of ours that should be there; what is left out is taken away.
+fn body(owner: &Owner, version: u64, content: Option<(&ServiceStatus, Families)>) -> Value {
+    let mut metadata = json!({
+        "namespace": &*owner.service.namespace,
+        "name": &*owner.service.name,
+        "uid": owner.uid.as_str(),
+        "resourceVersion": version.to_string(),
+    });
+    let mut status = json!({});
+    if let Some((content, families)) = content {
+        status["conditions"] = json!(content.conditions);
+        if let Some(addresses) = content.ingress.filter(|addresses| !addresses.is_empty()) {
+            status["loadBalancer"] = json!({"ingress": Ingress::of(addresses, families)});
+        }
+        if let Some(pool) = &content.pool {
+            let [ours, ..] = ANNOTATION_PREFIXES;
+            metadata["annotations"] = json!({format!("{ours}{IP_ALLOCATED_FROM_POOL}"): pool.as_str()});
+        }
+    }
+    json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "status": status})
+}
+
+#[cfg(test)]
+mod tests {
+    use herald_ipam::{Family, FamilyPolicy, PoolName, Uid};
+
+    use super::*;
+
+    const DUAL: Families =
+        Families { policy: FamilyPolicy::RequireDualStack, primary: Family::V6, dual: true };
+
+    fn web() -> Owner {
+        Owner { service: ServiceRef::new("shop", "web"), uid: Uid::new("u1") }
+    }
+
+    #[test]
+    fn a_write_is_conditional_on_identity_and_version_and_shows_the_primary_family_first() {
+        let addresses = ["10.0.0.1", "fd00::1"].map(|text| text.parse().unwrap()).into_iter().collect();
+        let status = ServiceStatus {
+            ingress: Some(addresses),
+            pool: Some(PoolName::new("default")),
+            conditions: vec![],
+        };
+        assert_eq!(
+            body(&web(), 7, Some((&status, DUAL))),
+            json!({
+                "apiVersion": "v1", "kind": "Service",
+                "metadata": {
+                    "namespace": "shop", "name": "web", "uid": "u1", "resourceVersion": "7",
+                    "annotations": {"heraldlb.io/ip-allocated-from-pool": "default"},
+                },
+                "status": {
+                    "conditions": [],
+                    "loadBalancer": {"ingress": [{"ip": "fd00::1", "ipMode": "VIP"}, {"ip": "10.0.0.1", "ipMode": "VIP"}]},
+                },
+            })
+        );
+    }
+
+    #[test]
+    fn what_is_not_ours_to_write_is_left_out() {
+        let status = ServiceStatus { ingress: None, pool: None, conditions: vec![] };
+        let body = body(&web(), 7, Some((&status, DUAL)));
+        assert!(
+            body["status"].get("loadBalancer").is_none() && body["metadata"].get("annotations").is_none()
+        );
+    }
+}
