@@ -13,7 +13,9 @@
 
 pub mod clock;
 pub mod filter;
+pub mod groups;
 pub mod instance;
+pub mod monitor;
 pub mod poller;
 pub mod priority;
 
