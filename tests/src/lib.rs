@@ -16,10 +16,13 @@
 //! also after a panic, Ctrl-C or SIGKILL ([`scratch`] has the one way in which everything goes).
 
 pub mod backend;
+mod client;
 mod control_plane;
 mod herald;
+mod keepalived;
 mod lab;
 mod lan;
+mod meter;
 mod netns;
 mod node;
 mod pki;
@@ -27,12 +30,18 @@ mod process;
 pub mod programs;
 mod progress;
 mod scratch;
+pub mod services;
+mod sniffer;
 
+pub use client::Page;
 pub use control_plane::ControlPlane;
 pub use herald::NAMESPACE as HERALD_NAMESPACE;
+pub use keepalived::Keepalived;
 pub use lab::{Lab, Plan};
 pub use lan::{Host, Lan, Neighbour};
+pub use meter::{Gap, Meter, Observed};
 pub use netns::Netns;
 pub use node::{Node, ProxyMode};
 pub use process::Process;
 pub use progress::Progress;
+pub use sniffer::{Seen, Sniffer, What};

@@ -14,7 +14,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use nix::sched::{CloneFlags, setns};
+use nix::{
+    sched::{CloneFlags, setns},
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -99,6 +103,15 @@ impl Netns {
         command.args(args).stdin(Stdio::null());
         let ran = self.run(move || command.output())?;
         text(program, args, ran)
+    }
+
+    /// Kills every process in the namespace, also grandchildren that no [`crate::Process`] stands for.
+    pub(crate) fn kill_everything(&self) -> Result<()> {
+        for pid in checked("ip", &["netns", "pids", &self.name])?.split_whitespace() {
+            // It may have ended in the meantime.
+            let _ = kill(Pid::from_raw(pid.parse()?), Signal::SIGKILL);
+        }
+        Ok(())
     }
 
     fn fed(&self, program: &'static str, args: &'static [&'static str], input: String) -> Result<()> {

@@ -207,7 +207,8 @@ impl Node {
     /// Cuts the power: cable dead and every process gone at once, no good-bye on any connection.
     pub fn power_off(&self, lan: &Lan) -> Result<()> {
         lan.cut(self.name())?;
-        // Dropping kills.
+        self.host.netns.kill_everything()?;
+        // Dropping reaps.
         drop(locked(&self.speaker).take());
         drop(locked(&self.proxy).take());
         // What the kernel kept dies with the power as well: kube-proxy's rules, connections, neighbours.

@@ -1,0 +1,94 @@
+//! What a user's machine does with an address: ask for a page, open connections.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{IpAddr, SocketAddr, TcpStream},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, anyhow};
+
+use crate::{lab::Lab, lan::Host};
+
+/// A page and how long it took from the first SYN to the last byte.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// The body.
+    pub body: String,
+    /// Connect, request, answer.
+    pub took: Duration,
+}
+
+impl Page {
+    /// The node whose backend answered.
+    pub fn node(&self) -> Option<&str> {
+        self.field("node")
+    }
+
+    /// The address that the backend saw as the client's.
+    pub fn client(&self) -> Option<IpAddr> {
+        self.field("client")?.parse().ok()
+    }
+
+    fn field(&self, name: &str) -> Option<&str> {
+        self.body.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+    }
+}
+
+impl Lab {
+    /// The node that the client's neighbour cache leads to for `address`: no status, only what was learned on the wire.
+    pub fn holder_seen_by_client(&self, address: IpAddr) -> Result<String> {
+        let entry = self.client().neighbour(address)?;
+        let mac = entry
+            .and_then(|entry| entry.lladdr)
+            .with_context(|| format!("the client has no MAC for {address}"))?;
+        let mac = mac.parse().map_err(|_| anyhow!("{mac} is not a MAC address"))?;
+        Ok(self.lan().host_of(mac).with_context(|| format!("{mac} is nobody's on this LAN"))?.name)
+    }
+}
+
+impl Host {
+    /// Fetches `http://address:port/`, once.
+    pub fn http_get(&self, address: IpAddr, port: u16) -> Result<Page> {
+        let target = SocketAddr::new(address, port);
+        self.netns
+            .run(move || get(target, Duration::from_secs(2)))?
+            .with_context(|| format!("GET http://{target}/"))
+    }
+
+    /// Fetches until it succeeds; for what takes effect some time after it was asked for.
+    pub fn http_get_until_ok(&self, address: IpAddr, port: u16, patience: Duration) -> Result<Page> {
+        let target = SocketAddr::new(address, port);
+        let attempts = move || {
+            let deadline = Instant::now() + patience;
+            loop {
+                match get(target, Duration::from_millis(500)) {
+                    Err(_) if Instant::now() < deadline => pause(),
+                    done => return done,
+                }
+            }
+        };
+        self.netns.run(attempts)?.with_context(|| format!("GET http://{target}/ for {patience:?}"))
+    }
+}
+
+/// Refused at once means that kube-proxy has not got the endpoint yet: nothing signals when it has.
+fn pause() {
+    std::thread::park_timeout(Duration::from_millis(2));
+}
+
+fn get(target: SocketAddr, timeout: Duration) -> Result<Page> {
+    let begun = Instant::now();
+    let mut stream = TcpStream::connect_timeout(&target, timeout)?;
+    stream.set_read_timeout(Some(timeout))?;
+    stream.set_nodelay(true)?;
+    stream.write_all(
+        format!("GET / HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", target.ip()).as_bytes(),
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let took = begun.elapsed();
+    let (head, body) = answer.split_once("\r\n\r\n").context("an answer without an end of its head")?;
+    anyhow::ensure!(head.starts_with("HTTP/1.1 200 "), "answered {:?}", head.lines().next());
+    Ok(Page { body: body.to_owned(), took })
+}
