@@ -1,0 +1,344 @@
+//! What this node writes into `LoadBalancerIP.status`: its entry in `holders`, and the condition
+//! `Conflict`; and the Kubernetes Event that goes with a transition.
+//!
+//! How (rule B24): the entry is written by server-side apply under the manager `herald-speaker-<node>`, which
+//! owns nothing but it, so that two speakers never overwrite each other. An apply can't remove what another
+//! manager owns; the dead holder's entry is therefore removed by its successor, once per claim, by a merge
+//! patch that is conditional on the resourceVersion that the apply just returned: whatever was written in
+//! between makes it fail, and it is tried again on the newer object. Where an address has a holder on each of
+//! two segments, the other one finds its entry gone and writes it again, once.
+//!
+//! What must always hold: nothing here is on the way of a failover; at most [`RATE`] requests a second,
+//! newest first; while the API server is away transitions only replace what is to be written, so that
+//! afterwards only what is still true is written.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    net::IpAddr,
+    time::Duration,
+};
+
+use herald_l2::MacAddr;
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+
+use crate::lbip::SeenEntry;
+
+/// Requests per second (rule B24), and as many at once.
+pub const RATE: u32 = 5;
+/// How long after the start an entry of this node's earlier life is left alone: it is the hint by which a
+/// cluster that restarts as a whole finds its holders again (rule A31).
+pub const EARLIER_LIFE: Duration = Duration::from_secs(10);
+
+/// This node's entry for an address that it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The interface's name.
+    pub interface: String,
+    /// The MAC address that clients get.
+    pub mac: MacAddr,
+    /// Since when, for people.
+    pub since: Timestamp,
+}
+
+impl Entry {
+    fn matches(&self, seen: &SeenEntry) -> bool {
+        self.interface == seen.interface && self.mac.to_string() == seen.mac
+    }
+
+    /// The entry as it stands in the object.
+    pub fn to_holder(&self, node: &str) -> herald_crds::Holder {
+        herald_crds::Holder {
+            node: node.to_owned(),
+            interface: self.interface.clone(),
+            mac: self.mac.to_string(),
+            since: Time(self.since),
+        }
+    }
+}
+
+/// A foreign owner of an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Foreign {
+    /// Who answers.
+    pub mac: MacAddr,
+    /// Where it was seen.
+    pub interface: String,
+    /// Whether this node holds the address and defends it.
+    pub held: bool,
+    /// Since when, for people.
+    pub since: Timestamp,
+}
+
+/// How this node came by an address: decides the event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Came {
+    /// Nobody held it before.
+    First,
+    /// From the node of this name (or id, while its name is unknown).
+    From(String),
+}
+
+/// All that this node's manager owns in one object: an apply says all of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Desired {
+    /// Held here.
+    pub entry: Option<Entry>,
+    /// Claimed by a stranger.
+    pub foreign: Option<Foreign>,
+}
+
+/// One write to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    /// The address.
+    pub vip: IpAddr,
+    /// What shall stand there.
+    pub desired: Desired,
+    /// The claim that this write tells of: its first write removes other nodes' entries and makes an event.
+    pub claim: Option<Came>,
+    /// A conflict that this write is the first to tell of.
+    pub news_of_conflict: bool,
+}
+
+/// What is to be written, newest first.
+#[derive(Debug, Default)]
+pub struct Plan {
+    desired: HashMap<IpAddr, Desired>,
+    claims: HashMap<IpAddr, Came>,
+    conflict_news: HashSet<IpAddr>,
+    /// Order of the transitions; a later one of the same address replaces the earlier.
+    queue: BTreeMap<u64, IpAddr>,
+    queued: HashMap<IpAddr, u64>,
+    sequence: u64,
+}
+
+impl Plan {
+    /// This node holds `vip`.
+    pub fn claimed(&mut self, vip: IpAddr, entry: Entry, came: Came) {
+        self.desired.entry(vip).or_default().entry = Some(entry);
+        self.claims.insert(vip, came);
+        self.enqueue(vip);
+    }
+
+    /// This node holds `vip` no longer.
+    pub fn released(&mut self, vip: IpAddr) {
+        self.claims.remove(&vip);
+        self.desired.entry(vip).or_default().entry = None;
+        self.enqueue(vip);
+    }
+
+    /// Somebody outside the cluster answers for `vip`.
+    pub fn conflict(&mut self, vip: IpAddr, foreign: Foreign) {
+        let desired = self.desired.entry(vip).or_default();
+        let news = desired.foreign.as_ref().is_none_or(|known| known.mac != foreign.mac);
+        desired.foreign = Some(foreign);
+        if news {
+            self.conflict_news.insert(vip);
+            self.enqueue(vip);
+        }
+    }
+
+    /// Nobody does any longer.
+    pub fn conflict_over(&mut self, vip: IpAddr) {
+        self.conflict_news.remove(&vip);
+        let desired = self.desired.entry(vip).or_default();
+        if desired.foreign.take().is_some() {
+            self.enqueue(vip);
+        }
+    }
+
+    /// What is held, all of it: after reports were lost. Whoever held before what is new is not known.
+    pub fn holds_exactly(&mut self, held: impl Iterator<Item = (IpAddr, Entry)>) {
+        let held: HashMap<IpAddr, Entry> = held.collect();
+        let gone: Vec<IpAddr> = self
+            .desired
+            .iter()
+            .filter(|(vip, desired)| desired.entry.is_some() && !held.contains_key(*vip))
+            .map(|(vip, _)| *vip)
+            .collect();
+        for vip in gone {
+            self.released(vip);
+        }
+        for (vip, entry) in held {
+            let known = self.desired.get(&vip).and_then(|desired| desired.entry.as_ref());
+            if known.is_none_or(|known| known.mac != entry.mac || known.interface != entry.interface) {
+                self.claimed(vip, entry, Came::First);
+            }
+        }
+    }
+
+    /// The object, as the watch shows it: what does not agree with what is true here is written again.
+    /// `settled`: this process runs for longer than [`EARLIER_LIFE`].
+    pub fn seen(&mut self, vip: IpAddr, own_entry: Option<&SeenEntry>, settled: bool) {
+        let held = self.desired.get(&vip).and_then(|desired| desired.entry.as_ref());
+        let agrees = match (held, own_entry) {
+            (Some(entry), Some(seen)) => entry.matches(seen),
+            (Some(_), None) => false,
+            (None, Some(_)) => !settled,
+            (None, None) => true,
+        };
+        if !agrees && !self.queued.contains_key(&vip) {
+            self.desired.entry(vip).or_default();
+            self.enqueue(vip);
+        }
+    }
+
+    /// The object is gone and with it whatever was to be written.
+    pub fn deleted(&mut self, vip: IpAddr) {
+        self.unqueue(vip);
+        self.claims.remove(&vip);
+        self.conflict_news.remove(&vip);
+        // Still held for a moment (rule A42): it is written again if the object returns.
+        if self.desired.get(&vip).is_some_and(|desired| desired.entry.is_none()) {
+            self.desired.remove(&vip);
+        }
+    }
+
+    /// The newest write, taken off the queue.
+    pub fn newest(&mut self) -> Option<Write> {
+        let (_, vip) = self.queue.pop_last()?;
+        self.queued.remove(&vip);
+        let desired = self.desired.get(&vip).cloned().unwrap_or_default();
+        Some(Write {
+            vip,
+            desired,
+            claim: self.claims.remove(&vip),
+            news_of_conflict: self.conflict_news.remove(&vip),
+        })
+    }
+
+    /// A write was done: what needs no more memory is forgotten.
+    pub fn done(&mut self, write: &Write) {
+        let idle = self.desired.get(&write.vip) == Some(&Desired::default());
+        if idle && !self.queued.contains_key(&write.vip) {
+            self.desired.remove(&write.vip);
+        }
+    }
+
+    /// A write failed and is to be tried again, unless something newer is queued for its address.
+    pub fn again(&mut self, write: Write) {
+        let holds = self.desired.get(&write.vip).is_some_and(|desired| desired.entry.is_some());
+        if let (Some(came), true) = (write.claim, holds) {
+            self.claims.entry(write.vip).or_insert(came);
+        }
+        if write.news_of_conflict {
+            self.conflict_news.insert(write.vip);
+        }
+        if !self.queued.contains_key(&write.vip) {
+            self.enqueue(write.vip);
+        }
+    }
+
+    /// How many writes wait.
+    pub fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
+    fn enqueue(&mut self, vip: IpAddr) {
+        self.unqueue(vip);
+        self.sequence += 1;
+        self.queue.insert(self.sequence, vip);
+        self.queued.insert(vip, self.sequence);
+    }
+
+    fn unqueue(&mut self, vip: IpAddr) {
+        if let Some(sequence) = self.queued.remove(&vip) {
+            self.queue.remove(&sequence);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vip(last: u8) -> IpAddr {
+        IpAddr::from([10, 0, 0, last])
+    }
+
+    fn entry(mac: u8) -> Entry {
+        Entry {
+            interface: "eth0".to_owned(),
+            mac: MacAddr::new(2, 0, 0, 0, 0, mac),
+            since: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    fn order(plan: &mut Plan) -> Vec<IpAddr> {
+        std::iter::from_fn(|| plan.newest()).map(|write| write.vip).collect()
+    }
+
+    #[test]
+    fn the_newest_transition_is_written_first_and_each_address_once() {
+        let mut plan = Plan::default();
+        for last in [1, 2, 3, 1] {
+            plan.claimed(vip(last), entry(1), Came::First);
+        }
+        assert_eq!(plan.waiting(), 3);
+        assert_eq!(order(&mut plan), [vip(1), vip(3), vip(2)]);
+    }
+
+    #[test]
+    fn after_an_outage_only_what_is_still_true_is_written() {
+        let mut plan = Plan::default();
+        plan.claimed(vip(1), entry(1), Came::From("n2".to_owned()));
+        let failed = plan.newest().unwrap();
+        plan.released(vip(1));
+        plan.again(failed);
+        let write = plan.newest().unwrap();
+        assert_eq!(write.desired, Desired::default());
+        assert_eq!(write.claim, None, "an address that is held no longer supersedes nobody");
+        plan.done(&write);
+        assert!(plan.desired.is_empty());
+    }
+
+    #[test]
+    fn a_retried_claim_still_removes_its_predecessor() {
+        let mut plan = Plan::default();
+        plan.claimed(vip(1), entry(1), Came::From("n2".to_owned()));
+        let failed = plan.newest().unwrap();
+        plan.again(failed);
+        assert_eq!(plan.newest().unwrap().claim, Some(Came::From("n2".to_owned())));
+    }
+
+    #[test]
+    fn an_entry_that_somebody_removed_or_changed_is_written_again() {
+        let mut plan = Plan::default();
+        plan.claimed(vip(1), entry(1), Came::First);
+        plan.newest().unwrap();
+        let right = SeenEntry { interface: "eth0".to_owned(), mac: "02:00:00:00:00:01".to_owned() };
+        plan.seen(vip(1), Some(&right), true);
+        assert_eq!(plan.waiting(), 0);
+        plan.seen(vip(1), None, true);
+        assert_eq!(plan.newest().unwrap().claim, None, "no event, nobody superseded");
+        plan.seen(vip(1), Some(&SeenEntry { mac: "02:00:00:00:00:09".to_owned(), ..right }), true);
+        assert_eq!(plan.waiting(), 1);
+    }
+
+    #[test]
+    fn an_entry_of_an_earlier_life_goes_only_when_this_life_is_settled() {
+        let mut plan = Plan::default();
+        let old = SeenEntry { interface: "eth0".to_owned(), mac: "02:00:00:00:00:01".to_owned() };
+        plan.seen(vip(1), Some(&old), false);
+        assert_eq!(plan.waiting(), 0);
+        plan.seen(vip(1), Some(&old), true);
+        assert_eq!(plan.newest().unwrap().desired, Desired::default());
+    }
+
+    #[test]
+    fn a_conflict_is_news_once_and_goes_when_it_is_over() {
+        let mut plan = Plan::default();
+        let foreign = Foreign {
+            mac: MacAddr::new(2, 0, 0, 0, 0, 9),
+            interface: "eth0".to_owned(),
+            held: true,
+            since: Timestamp::UNIX_EPOCH,
+        };
+        plan.conflict(vip(1), foreign.clone());
+        assert!(plan.newest().unwrap().news_of_conflict);
+        plan.conflict(vip(1), foreign);
+        assert_eq!(plan.waiting(), 0);
+        plan.conflict_over(vip(1));
+        assert_eq!(plan.newest().unwrap().desired, Desired::default());
+    }
+}

@@ -1,0 +1,375 @@
+//! Carries out the [`Plan`]: requests to the API server, paced, each with a time limit.
+
+use std::{
+    net::IpAddr,
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use herald_crds::name_of_address;
+use k8s_openapi::{
+    api::{core::v1::ObjectReference, events::v1::Event},
+    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
+    jiff::Timestamp,
+};
+use kube::{
+    Api, Client, Error,
+    api::{Patch, PatchParams, PostParams},
+};
+use serde_json::{Value, json};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+
+use crate::{
+    lbip::LeanLbip,
+    status::{Came, Foreign, Plan, RATE, Write},
+};
+
+/// Longest time for one request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause after the first failure, doubled up to [`PAUSE_MAX`].
+const PAUSE_MIN: Duration = Duration::from_millis(500);
+/// Longest pause while the API server is away.
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// Attempts to remove a superseded entry against concurrent writers.
+const ATTEMPTS: u32 = 4;
+/// One event a second in the long run; what is beyond it is not told: a takeover of a thousand addresses is one
+/// story, and the status has it all.
+const EVENT_STEP: Duration = Duration::from_secs(1);
+/// Events at once.
+const EVENT_BURST: u32 = 10;
+/// Where events about cluster-scoped objects go.
+const EVENT_NAMESPACE: &str = "default";
+/// The longest note of an event that the API server takes.
+const MAX_NOTE: usize = 1024;
+
+/// The plan and its writer's doorbell; clones share both.
+#[derive(Clone, Debug, Default)]
+pub struct Board {
+    plan: Arc<Mutex<Plan>>,
+    bell: Arc<Notify>,
+}
+
+impl Board {
+    /// Changes the plan and wakes the writer.
+    pub fn update<R>(&self, change: impl FnOnce(&mut Plan) -> R) -> R {
+        let result = change(&mut self.lock());
+        self.bell.notify_one();
+        result
+    }
+
+    /// How many writes wait.
+    pub fn waiting(&self) -> usize {
+        self.lock().waiting()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Plan> {
+        // Each change is complete in itself; a panic elsewhere does not make the plan wrong.
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes as one node.
+pub struct Writer {
+    lbips: Api<LeanLbip>,
+    events: Api<Event>,
+    node: String,
+    manager: String,
+    board: Board,
+    pace: Pace,
+    event_pace: Pace,
+    /// What is wrong with the API server, said once.
+    trouble: Option<&'static str>,
+    pause: Duration,
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writer").field("manager", &self.manager).finish_non_exhaustive()
+    }
+}
+
+impl Writer {
+    /// A writer for `node`.
+    pub fn new(client: Client, node: &str, board: Board) -> Self {
+        Self {
+            lbips: Api::all(client.clone()),
+            events: Api::namespaced(client, EVENT_NAMESPACE),
+            node: node.to_owned(),
+            manager: format!("herald-speaker-{node}"),
+            board,
+            pace: Pace::new(Duration::from_secs(1) / RATE, RATE),
+            event_pace: Pace::new(EVENT_STEP, EVENT_BURST),
+            trouble: None,
+            pause: PAUSE_MIN,
+        }
+    }
+
+    /// Writes for as long as the process lives.
+    pub async fn run(mut self) {
+        loop {
+            let mut rung = pin!(Arc::clone(&self.board.bell).notified_owned());
+            let Some(write) = self.board.lock().newest() else {
+                rung.as_mut().await;
+                continue;
+            };
+            match self.write(&write).await {
+                Ok(()) => {
+                    self.works();
+                    self.board.lock().done(&write);
+                }
+                // Only conditional writes can meet a change, and those look again.
+                Err(Failure::Changed) => self.board.lock().again(write),
+                Err(Failure::Gone) => {
+                    self.works();
+                    self.board.lock().deleted(write.vip);
+                }
+                Err(Failure::Later(trouble, error)) => {
+                    self.board.lock().again(write);
+                    self.fails(trouble, &error).await;
+                }
+                // Trying again would not help; the next transition of this address does.
+                Err(Failure::Refused(error)) => {
+                    tracing::warn!(vip = %write.vip, error, "the API server refuses this status");
+                    self.board.lock().done(&write);
+                }
+            }
+        }
+    }
+
+    fn works(&mut self) {
+        self.pause = PAUSE_MIN;
+        if self.trouble.take().is_some() {
+            let waiting = self.board.lock().waiting();
+            tracing::info!(waiting, "writing status works again");
+        }
+    }
+
+    async fn fails(&mut self, trouble: &'static str, error: &str) {
+        if self.trouble != Some(trouble) {
+            let waiting = self.board.lock().waiting();
+            tracing::warn!(
+                error,
+                waiting,
+                "status can't be written: {trouble}; announcing goes on, what is still true is written later"
+            );
+            self.trouble = Some(trouble);
+        }
+        sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+    }
+
+    async fn write(&mut self, write: &Write) -> Result<(), Failure> {
+        let name = name_of_address(write.vip);
+        let mut object = self.apply(&name, write).await?;
+        let others: Vec<String> =
+            object.holders().filter(|holder| *holder != self.node).map(str::to_owned).collect();
+        if write.claim.is_some() && !others.is_empty() {
+            object = self.supersede(&name, write, object).await?;
+        }
+        if let Some(came) = &write.claim {
+            let before = match came {
+                Came::From(node) => Some(node.clone()),
+                Came::First => others.first().cloned(),
+            };
+            self.tell_claim(write, before, object.uid()).await;
+        }
+        if write.news_of_conflict
+            && let Some(foreign) = &write.desired.foreign
+        {
+            self.tell_conflict(write.vip, foreign, object.uid()).await;
+        }
+        Ok(())
+    }
+
+    /// Says all that this node's manager owns in the object; what it leaves out is removed.
+    async fn apply(&mut self, name: &str, write: &Write) -> Result<LeanLbip, Failure> {
+        let mut status = serde_json::Map::new();
+        if let Some(entry) = &write.desired.entry {
+            status.insert("holders".to_owned(), json!([entry.to_holder(&self.node)]));
+        }
+        if let Some(foreign) = &write.desired.foreign {
+            status.insert("conditions".to_owned(), json!([self.condition(foreign)]));
+        }
+        let body = json!({
+            "apiVersion": "heraldlb.io/v1beta1",
+            "kind": "LoadBalancerIP",
+            "metadata": {"name": name},
+            "status": status,
+        });
+        // Forced: the only field that two speakers may both write is the condition, and the later one is right.
+        let params = PatchParams::apply(&self.manager).force();
+        self.pace.turn().await;
+        limited(self.lbips.patch_status(name, &params, &Patch::Apply(body))).await
+    }
+
+    fn condition(&self, foreign: &Foreign) -> Value {
+        let (reason, does) = if foreign.held {
+            ("Defending", "this node holds the address and defends it")
+        } else {
+            ("AddressInUse", "this node leaves the address alone")
+        };
+        json!({
+            "type": "Conflict",
+            "status": "True",
+            "reason": reason,
+            "message": format!(
+                "host {} on {} of node {} answers for this address; {does}; remove the other host's address or exclude the address from the pool",
+                foreign.mac, foreign.interface, self.node
+            ),
+            "lastTransitionTime": foreign.since.to_string(),
+        })
+    }
+
+    /// Removes the other nodes' entries, provided that nothing was written since `object` was read.
+    async fn supersede(&mut self, name: &str, write: &Write, object: LeanLbip) -> Result<LeanLbip, Failure> {
+        let mut object = object;
+        let mine: Vec<_> = write.desired.entry.iter().map(|entry| entry.to_holder(&self.node)).collect();
+        for _ in 0..ATTEMPTS {
+            let body = json!({
+                "metadata": {"resourceVersion": object.resource_version()},
+                "status": {"holders": mine},
+            });
+            let params = PatchParams { field_manager: Some(self.manager.clone()), ..PatchParams::default() };
+            self.pace.turn().await;
+            match limited(self.lbips.patch_status(name, &params, &Patch::Merge(body))).await {
+                Err(Failure::Changed) => {
+                    self.pace.turn().await;
+                    object = limited(self.lbips.get(name)).await?;
+                }
+                other => return other,
+            }
+        }
+        // Somebody writes this object all the time; the next transition tries again.
+        Ok(object)
+    }
+
+    async fn tell_claim(&mut self, write: &Write, before: Option<String>, uid: Option<&str>) {
+        let Some(entry) = &write.desired.entry else { return };
+        let place =
+            format!("node {} answers for {} on {} with {}", self.node, write.vip, entry.interface, entry.mac);
+        match before.filter(|before| *before != self.node) {
+            Some(before) => {
+                self.tell(write.vip, uid, "Normal", "Moved", format!("{place}; before: node {before}")).await;
+            }
+            None => self.tell(write.vip, uid, "Normal", "Announced", place).await,
+        }
+    }
+
+    async fn tell_conflict(&mut self, vip: IpAddr, foreign: &Foreign, uid: Option<&str>) {
+        let note = format!(
+            "host {} on {} of node {} answers for {vip}, which is not its own; remove the other host's address or exclude this one from the pool",
+            foreign.mac, foreign.interface, self.node
+        );
+        self.tell(vip, uid, "Warning", "AddressConflict", note).await;
+    }
+
+    /// One event, tried once: it is for people who look now.
+    async fn tell(&mut self, vip: IpAddr, uid: Option<&str>, kind: &str, reason: &str, mut note: String) {
+        while note.len() > MAX_NOTE {
+            note.pop();
+        }
+        let name = name_of_address(vip);
+        let now = Timestamp::now();
+        let event = Event {
+            metadata: ObjectMeta {
+                name: Some(format!("{name}.{:x}", now.as_nanosecond())),
+                namespace: Some(EVENT_NAMESPACE.to_owned()),
+                ..ObjectMeta::default()
+            },
+            action: Some("Announce".to_owned()),
+            event_time: Some(MicroTime(now)),
+            note: Some(note),
+            reason: Some(reason.to_owned()),
+            regarding: Some(ObjectReference {
+                api_version: Some("heraldlb.io/v1beta1".to_owned()),
+                kind: Some("LoadBalancerIP".to_owned()),
+                name: Some(name),
+                uid: uid.map(str::to_owned),
+                ..ObjectReference::default()
+            }),
+            reporting_controller: Some("heraldlb.io/speaker".to_owned()),
+            reporting_instance: Some(self.manager.chars().take(128).collect()),
+            type_: Some(kind.to_owned()),
+            ..Event::default()
+        };
+        if self.event_pace.try_turn()
+            && limited(self.events.create(&PostParams::default(), &event)).await.is_err()
+        {
+            tracing::debug!(%vip, reason, "event not written");
+        }
+    }
+}
+
+/// Why a request came to nothing.
+enum Failure {
+    /// The object does not exist.
+    Gone,
+    /// Another writer was faster.
+    Changed,
+    /// The API server won't have it.
+    Refused(String),
+    /// To be tried again, with what to do about it.
+    Later(&'static str, String),
+}
+
+async fn limited<T>(request: impl Future<Output = Result<T, Error>>) -> Result<T, Failure> {
+    let Ok(result) = timeout(REQUEST_TIMEOUT, request).await else {
+        return Err(Failure::Later(
+            "the API server does not answer",
+            format!("no answer within {REQUEST_TIMEOUT:?}"),
+        ));
+    };
+    result.map_err(|error| {
+        let advice = match &error {
+            Error::Api(status) => match status.code {
+                404 => return Failure::Gone,
+                403 => "RBAC refuses: grant this service account patch on loadbalancerips/status and create on events.events.k8s.io",
+                401 => "the API server doesn't accept these credentials: check the service account's token or the kubeconfig",
+                409 => return Failure::Changed,
+                429 | 500..=599 => "the API server is not ready to answer",
+                _ => return Failure::Refused(error.to_string()),
+            },
+            _ => "the API server can't be reached",
+        };
+        Failure::Later(advice, error.to_string())
+    })
+}
+
+/// A token bucket.
+#[derive(Debug)]
+struct Pace {
+    /// Time for one token.
+    step: Duration,
+    /// Time for a full bucket.
+    burst: Duration,
+    /// When the bucket would be full again.
+    full_at: Instant,
+}
+
+impl Pace {
+    fn new(step: Duration, burst: u32) -> Self {
+        Self { step, burst: step * burst, full_at: Instant::now() }
+    }
+
+    async fn turn(&mut self) {
+        let now = Instant::now();
+        self.full_at = self.full_at.max(now) + self.step;
+        if self.full_at > now + self.burst {
+            sleep_until(self.full_at - self.burst).await;
+        }
+    }
+
+    fn try_turn(&mut self) -> bool {
+        let now = Instant::now();
+        let next = self.full_at.max(now) + self.step;
+        let granted = next <= now + self.burst;
+        if granted {
+            self.full_at = next;
+        }
+        granted
+    }
+}
