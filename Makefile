@@ -1,0 +1,103 @@
+# Herald. `make` or `make help` lists what can be done here.
+
+SHELL := /bin/bash -o pipefail
+.DEFAULT_GOAL := help
+export PATH := $(PATH):/usr/sbin:/sbin:$(or $(CARGO_HOME),$(HOME)/.cargo)/bin:/usr/local/go/bin
+CARGO ?= cargo
+# Tools that the checks use, installed once per machine outside the source tree.
+TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/herald-lab/tools
+CARGO_DENY_VERSION := 0.20.2
+# The binaries that the lab runs.
+export HERALD_BIN_DIR ?= $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/release
+
+define say
+@printf '\n\033[1m==> %s\033[0m\n' "$(1)"
+endef
+
+.PHONY: help
+help: ## List these commands
+	@echo "Herald: LoadBalancer addresses for Kubernetes on bare metal"; echo
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+	@echo; echo "demo, test, bench and lab need root on Linux, Rust (rustup) and Go; the rest they install or name."
+
+.PHONY: demo
+demo: deps binaries ## See it work: a real control plane, three nodes, a client, a power cut
+	@$(CARGO) build --quiet --release --package herald-lab --bin demo
+	@exec $(HERALD_BIN_DIR)/demo
+
+.PHONY: lab
+lab: deps binaries ## Start the demo's cluster and keep it until Enter: for trying things by hand
+	@$(CARGO) build --quiet --release --package herald-lab --bin lab
+	@exec $(HERALD_BIN_DIR)/lab up
+
+.PHONY: test
+test: deps lint generated licences cores binaries ## Everything CI runs: format, lints, unit, property, simulation, real API and LAN
+	$(call say,Tests: unit and property tests, the simulator, then the real control plane and LAN)
+	$(CARGO) test --workspace
+
+.PHONY: unit
+unit: ## Only the tests that need neither root nor a control plane
+	$(CARGO) test --workspace --exclude herald-lab --exclude herald-net
+
+.PHONY: sim
+sim: ## Run the protocol simulator over many seeds (SEEDS=100000)
+	$(CARGO) run --release --package herald-sim -- --seeds $(or $(SEEDS),100000)
+
+.PHONY: bench
+bench: bench-deps binaries ## Measure speed and memory beside the rivals; docs/benchmarks.md has recorded results
+	$(CARGO) bench --package herald-ipam
+	@$(CARGO) build --quiet --release --package herald-lab --bin bench
+	$(HERALD_BIN_DIR)/bench all
+
+.PHONY: fuzz
+fuzz: ## Fuzz every decoder (SECONDS_EACH=600); needs a nightly toolchain and cargo-fuzz
+	hack/fuzz.sh $(or $(SECONDS_EACH),600)
+
+.PHONY: fmt
+fmt: ## Format the code
+	$(CARGO) fmt --all
+
+.PHONY: lint
+lint: ## Check format and lints
+	$(call say,Format and lints)
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --quiet -- --deny warnings
+
+.PHONY: crds
+crds: ## Write the CRD manifests from the Rust types
+	$(CARGO) xtask crds
+
+.PHONY: generated
+generated:
+	$(call say,Generated files are up to date)
+	$(CARGO) xtask crds --check
+
+.PHONY: cores
+cores:
+	$(call say,The cores are free of I/O)
+	$(CARGO) xtask cores
+
+.PHONY: licences
+licences: $(TOOLS)/bin/cargo-deny-$(CARGO_DENY_VERSION)
+	$(call say,Licences and dependencies)
+	$< --log-level error check bans licenses sources
+
+.PHONY: advisories
+advisories: $(TOOLS)/bin/cargo-deny-$(CARGO_DENY_VERSION) ## Check dependencies for known vulnerabilities (fetches the RustSec database)
+	$< check advisories
+
+$(TOOLS)/bin/cargo-deny-$(CARGO_DENY_VERSION):
+	$(call say,Building cargo-deny $(CARGO_DENY_VERSION), once per machine (about four minutes))
+	$(CARGO) install --quiet --locked --root $(TOOLS) cargo-deny@$(CARGO_DENY_VERSION)
+	@mv $(TOOLS)/bin/cargo-deny $@
+
+.PHONY: binaries
+binaries:
+	$(call say,Building herald-controller and herald-speaker)
+	$(CARGO) build --release --package herald-controller --package herald-speaker
+
+.PHONY: deps bench-deps
+deps:
+	@hack/deps.sh
+bench-deps:
+	@hack/deps.sh bench
