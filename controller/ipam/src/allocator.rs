@@ -1,8 +1,26 @@
 //! The allocator: takes inputs, says outputs, holds the only copy of who has which address.
+//!
+//! Here: what changes the world (pools, namespaces, Services), and carrying out what [`crate::plan`] decides.
+//! `allocator/observe.rs` reads LoadBalancerIPs, `allocator/results.rs` the results of writes.
+//!
+//! Holds between two calls of `handle`, once open: every Service has been planned for since the last thing that
+//! concerns it changed; every share of an owner nobody knows is being given back or was declined.
 
-use std::collections::{BTreeSet, VecDeque};
+mod observe;
+mod results;
 
-use crate::{Input, List, Output};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
+
+use crate::entry::Phase;
+use crate::ledger::Ledger;
+use crate::plan::{Plan, Situation};
+use crate::service::Service;
+use crate::waiting::{Rank, Wait, Waiting};
+use crate::{
+    Addresses, Family, Input, Labels, List, Output, Owner, PoolName, PoolSpec, PoolStatus, Publication,
+    ReclaimPolicy, Refusal, Release, ReleaseThen, ReleaseWhen, ServiceRef, ServiceRequest, Take, TakeHow,
+};
 
 /// The allocator core.
 ///
@@ -13,8 +31,20 @@ use crate::{Input, List, Output};
 /// (and drops it when it ends): every address's users are then checked by rule B8 (B11).
 #[derive(Debug, Default)]
 pub struct Allocator {
+    ledger: Ledger,
+    namespaces: BTreeMap<String, Labels>,
+    services: BTreeMap<ServiceRef, Service>,
+    waiting: Waiting,
+    /// Services to be planned for.
+    due: BTreeSet<Rank>,
     synced: BTreeSet<List>,
     outputs: VecDeque<Output>,
+    /// What was last said of each pool.
+    said: BTreeMap<PoolName, PoolStatus>,
+    /// Services for which a write was refused for good.
+    refused_services: BTreeSet<ServiceRef>,
+    /// Addresses whose write was refused for good, and must be repeated.
+    refused_addresses: BTreeSet<IpAddr>,
 }
 
 impl Allocator {
@@ -25,8 +55,24 @@ impl Allocator {
 
     /// Learns something.
     pub fn handle(&mut self, input: Input) {
-        if let Input::Synced(list) = input {
-            self.synced.insert(list);
+        match input {
+            Input::PoolApplied(spec) => self.pool_applied(spec),
+            Input::PoolDeleted(name) => self.pool_deleted(&name),
+            Input::NamespaceApplied { name, labels } => self.namespace_changed(name, Some(labels)),
+            Input::NamespaceDeleted { name } => self.namespace_changed(name, None),
+            Input::ServiceApplied(request) => self.service_applied(request),
+            Input::ServiceDeleted(service) => self.service_deleted(&service),
+            Input::AddressApplied(record) => self.address_applied(record),
+            Input::AddressDeleted { address, version } => self.address_deleted(address, version),
+            Input::Synced(list) => self.list_synced(list),
+            Input::TakeDone { address, owner, result } => self.take_done(address, &owner, result),
+            Input::PublishDone { owner, result } => self.publish_done(&owner, &result),
+            Input::ReleaseDone { address, result } => self.release_done(address, result),
+            Input::Retry => self.retry(),
+        }
+        if self.is_open() {
+            self.settle();
+            self.report_pools();
         }
     }
 
@@ -37,11 +83,429 @@ impl Allocator {
 
     /// Whether all lists are there, so that addresses are given out.
     pub fn is_open(&self) -> bool {
-        self.synced.len() == 4
+        [List::Pools, List::Namespaces, List::Services, List::Addresses]
+            .iter()
+            .all(|list| self.synced.contains(list))
     }
 
     /// How many writes were refused for good and wait for [`Input::Retry`].
     pub fn failed(&self) -> usize {
-        0
+        self.refused_services.len() + self.refused_addresses.len()
+    }
+
+    /// The pool an address counts to: the one that contains it, else the one it was taken from.
+    pub fn pool_of(&self, address: IpAddr) -> Option<&PoolName> {
+        self.ledger.pool_of(address)
+    }
+
+    /// What a Service asks for and does not get; `None` also for a Service nobody has told of.
+    pub fn refusal_of(&self, service: &ServiceRef) -> Option<&Refusal> {
+        self.services.get(service)?.refusal.as_ref()
+    }
+
+    /// How many Services there are, and how many of them have no address.
+    pub fn services(&self) -> (usize, usize) {
+        let without = self.services.values().filter(|service| service.target.is_empty()).count();
+        (self.services.len(), without)
+    }
+}
+
+/// What the watches tell of pools, namespaces and Services.
+impl Allocator {
+    fn pool_applied(&mut self, spec: PoolSpec) {
+        if !self.is_open() {
+            self.ledger.pools.note(spec);
+            return;
+        }
+        let name = spec.name.clone();
+        if let Some(changed) = self.ledger.pools.apply(spec) {
+            self.pools_changed(name, &changed);
+        }
+    }
+
+    fn pool_deleted(&mut self, name: &PoolName) {
+        let changed = self.ledger.pools.delete(name);
+        if self.is_open() {
+            self.pools_changed(name.clone(), &changed);
+        }
+    }
+
+    fn pools_changed(&mut self, cause: PoolName, changed: &BTreeSet<PoolName>) {
+        self.ledger.touch(cause);
+        self.ledger.reindex(changed);
+        self.all_due();
+    }
+
+    fn namespace_changed(&mut self, name: String, labels: Option<Labels>) {
+        if labels.as_ref() == self.namespaces.get(&name) {
+            return;
+        }
+        let inside = ServiceRef::new(&name, "");
+        let services = self.services.range(inside..).map(|(_, service)| service);
+        let inside = services.take_while(|service| *service.request.owner.service.namespace == *name);
+        self.due.extend(inside.map(Service::rank));
+        match labels {
+            Some(labels) => self.namespaces.insert(name, labels),
+            None => self.namespaces.remove(&name),
+        };
+    }
+
+    fn service_applied(&mut self, request: ServiceRequest) {
+        let owner = request.owner.clone();
+        let known = self.services.get_mut(&owner.service);
+        match known {
+            Some(known) if known.request.owner == owner => {
+                if request.version < known.request.version {
+                    return;
+                }
+                known.renew(request);
+            }
+            other => {
+                if other.is_some() {
+                    self.service_deleted(&owner.service);
+                }
+                self.services.insert(owner.service.clone(), Service::new(request));
+            }
+        }
+        if self.is_open() {
+            self.keep_for(&owner);
+            self.is_due(&owner.service);
+        }
+    }
+
+    fn service_deleted(&mut self, service: &ServiceRef) {
+        if let Some(gone) = self.services.remove(service) {
+            self.stop_waiting(gone);
+        }
+        self.refused_services.remove(service);
+        if self.is_open() {
+            for owner in self.ledger.owners_named(service) {
+                self.give_back_all(&owner);
+            }
+        }
+    }
+
+    fn list_synced(&mut self, list: List) {
+        let was_open = self.is_open();
+        self.synced.insert(list);
+        if was_open && list == List::Services {
+            // A Service that came and went between two lists is never told of as deleted.
+            let unknown: Vec<_> =
+                self.ledger.owners().filter(|owner| !self.is_known(owner)).cloned().collect();
+            for owner in &unknown {
+                self.give_back_all(owner);
+            }
+        } else if !was_open && self.is_open() {
+            self.open();
+        }
+    }
+
+    /// Everything is there: adopt what exists, then serve explicit requests, then the rest, oldest first.
+    fn open(&mut self) {
+        let changed = self.ledger.pools.enforce_noted();
+        self.ledger.reindex(&changed);
+        let names: Vec<_> = self.ledger.pools.names().cloned().collect();
+        for name in names {
+            self.ledger.touch(name);
+        }
+        for address in self.ledger.addresses() {
+            self.reconcile(address);
+        }
+        self.due.clear();
+        let has: Vec<_> =
+            self.services.iter().map(|(name, it)| (name.clone(), self.possessions(it))).collect();
+        for (name, has) in has {
+            if let Some(service) = self.services.get_mut(&name) {
+                service.target = has;
+            }
+        }
+        self.all_due();
+    }
+}
+
+/// Deciding and carrying out.
+impl Allocator {
+    /// Plans for everybody who is due, and for those who wait for what came free.
+    fn settle(&mut self) {
+        loop {
+            while let Some(rank) = self.due.pop_first() {
+                self.serve(&rank.service);
+            }
+            let Some(address) = self.ledger.pop_freed() else { return };
+            self.wake(&Wait::Address(address), |_| true);
+            while let Some(rank) = self.due.pop_first() {
+                self.serve(&rank.service);
+            }
+            if let Some(pool) = self.ledger.pools.containing(address).cloned() {
+                let family = Family::of(address);
+                let wait = Wait::Pool(pool.clone(), family);
+                self.wake(&wait, |ledger| {
+                    ledger.pools.get(&pool).is_some_and(|pool| pool.space(family).free() > 0)
+                });
+            }
+        }
+    }
+
+    /// Serves those who wait for `wait`, the first first, as long as there is something to give.
+    fn wake(&mut self, wait: &Wait, is_left: impl Fn(&Ledger) -> bool) {
+        let mut last = None;
+        while is_left(&self.ledger)
+            && let Some(rank) = self.waiting.next(wait, last.as_ref()).cloned()
+        {
+            self.serve(&rank.service);
+            last = Some(rank);
+        }
+    }
+
+    fn serve(&mut self, name: &ServiceRef) {
+        let Some(service) = self.services.get(name) else { return };
+        if self.is_coming_back(&service.request.owner) {
+            return;
+        }
+        let has = self.possessions(service);
+        let plan = match &service.write_refused {
+            Some(refusal) => Plan { target: has, refusal: Some(refusal.clone()), waits: Vec::new() },
+            None => Situation {
+                ledger: &self.ledger,
+                namespaces: &self.namespaces,
+                request: &service.request,
+                has,
+                visible: has.iter().filter(|address| service.may_show(*address)).collect(),
+                strangers: service.strangers(),
+            }
+            .plan(),
+        };
+        self.carry_out(name, plan);
+    }
+
+    fn carry_out(&mut self, name: &ServiceRef, plan: Plan) {
+        let Some(service) = self.services.get_mut(name) else { return };
+        let owner = service.request.owner.clone();
+        service.target = plan.target;
+        service.refusal = plan.refusal;
+        if let Some((rank, waits)) = service.waits.take() {
+            self.waiting.remove(&waits, &rank);
+        }
+        if !plan.waits.is_empty() {
+            let rank = service.rank();
+            self.waiting.add(&plan.waits, &rank);
+            service.waits = Some((rank, plan.waits));
+        }
+        for address in plan.target.iter() {
+            match self.ledger.phase(address, &owner) {
+                None => self.take(address, &owner),
+                Some(Phase::Doomed(_) | Phase::Declined) => {
+                    self.ledger.update(address, |entry| entry.set(&owner, Phase::Held));
+                }
+                Some(Phase::Taking | Phase::Held | Phase::Releasing(_)) => {}
+            }
+        }
+        let others: Vec<_> = self.ledger.owned(&owner).filter(|it| !plan.target.contains(*it)).collect();
+        for address in others {
+            self.let_go(address, &owner);
+        }
+        self.publish(name);
+    }
+
+    /// What a Service has: what it was to have, else what LoadBalancerIPs say it has; of several in one family the
+    /// one its status shows (rule B1), then one it asks for, then the lowest.
+    fn possessions(&self, service: &Service) -> Addresses {
+        let owner = &service.request.owner;
+        let holds = |address: &IpAddr| {
+            let phase = self.ledger.phase(*address, owner);
+            matches!(phase, Some(Phase::Taking | Phase::Held | Phase::Declined))
+        };
+        let any = |family| {
+            let all = self.ledger.owned(owner).filter(|it| Family::of(*it) == family && holds(it));
+            let wanted =
+                |address| service.request.wanted.as_ref().is_ok_and(|it| it.addresses.contains(address));
+            all.min_by_key(|address| (!service.may_show(*address), !wanted(*address), *address))
+        };
+        let of = |family| match service.target.of(family) {
+            Some(address) if holds(&address) => Some(address),
+            // Lost, or nothing known yet.
+            Some(_) => any(family),
+            None if service.target.is_empty() => any(family),
+            None => None,
+        };
+        Family::BOTH.into_iter().filter_map(of).collect()
+    }
+
+    fn take(&mut self, address: IpAddr, owner: &Owner) {
+        let Some(pool) = self.ledger.pool_of(address).cloned() else { return };
+        let how = self.ledger.update(address, |entry| {
+            entry.set(owner, Phase::Taking);
+            entry.writing = true;
+            entry.pool = Some(pool.clone());
+            if entry.record.is_some() { TakeHow::Claim } else { TakeHow::Create }
+        });
+        self.outputs.push_back(Output::Take(Take { address, pool, owner: owner.clone(), how }));
+    }
+
+    /// Gives back what a Service is not to have any more, once its status does not show it.
+    fn let_go(&mut self, address: IpAddr, owner: &Owner) {
+        let shown = self.services.get(&owner.service).is_some_and(|service| service.may_show(address));
+        let Some(entry) = self.ledger.entry(address) else { return };
+        if shown {
+            return;
+        }
+        match entry.phase(owner) {
+            // A write that was refused: there is nothing to give back.
+            Some(Phase::Taking) if !entry.writing => {
+                self.refused_addresses.remove(&address);
+                self.ledger.update(address, |entry| entry.remove(owner));
+            }
+            Some(Phase::Held) => self.doom(address, owner, ReleaseWhen::NotShown),
+            _ => {}
+        }
+    }
+
+    /// Gives back all addresses of an owner that is gone, or that nobody knows.
+    fn give_back_all(&mut self, owner: &Owner) {
+        let addresses: Vec<_> = self.ledger.owned(owner).collect();
+        for address in addresses {
+            let Some(entry) = self.ledger.entry(address) else { continue };
+            match entry.phase(owner) {
+                // Its result decides.
+                Some(Phase::Taking) if entry.writing => {}
+                Some(Phase::Releasing(_)) => self.ledger.update(address, |entry| entry.recheck = true),
+                Some(_) => self.doom(address, owner, ReleaseWhen::ServiceGone),
+                None => {}
+            }
+        }
+    }
+
+    fn doom(&mut self, address: IpAddr, owner: &Owner, when: ReleaseWhen) {
+        self.ledger.update(address, |entry| entry.set(owner, Phase::Doomed(when)));
+        self.next_write(address);
+    }
+
+    /// Says the next release of an address, unless a write is under way.
+    fn next_write(&mut self, address: IpAddr) {
+        let Some(entry) = self.ledger.entry(address).filter(|entry| !entry.writing) else { return };
+        let doomed = entry.shares.iter().find_map(|share| match share.phase {
+            Phase::Doomed(when) => Some((share.owner.clone(), when)),
+            _ => None,
+        });
+        let Some((owner, when)) = doomed else { return };
+        let leaves_to = match (entry.claim(), when) {
+            (Some(claim), _) => Some(claim.clone()),
+            (None, ReleaseWhen::ServiceGone) if self.is_retained(address) => Some(owner.service.clone()),
+            _ => None,
+        };
+        let then = leaves_to.clone().map_or(ReleaseThen::Delete, ReleaseThen::Reserve);
+        self.ledger.update(address, |entry| {
+            entry.set(&owner, Phase::Releasing(when));
+            entry.writing = true;
+            entry.recheck = false;
+            entry.leaves_to = leaves_to;
+        });
+        self.outputs.push_back(Output::Release(Release { address, owner, when, then }));
+    }
+
+    /// Says a Service's status, once all it is to have is recorded.
+    fn publish(&mut self, name: &ServiceRef) {
+        let Some(service) = self.services.get_mut(name) else { return };
+        let owner = &service.request.owner;
+        let recorded = |address| match self.ledger.phase(address, owner) {
+            Some(Phase::Held) => true,
+            // Its LoadBalancerIP was deleted and is being created again (rule B17).
+            Some(Phase::Taking) => service.was_told(address),
+            _ => false,
+        };
+        if !service.target.iter().all(recorded) {
+            return;
+        }
+        let pool = service.target.iter().find_map(|address| self.ledger.pool_of(address)).cloned();
+        let publication = Publication {
+            owner: owner.clone(),
+            version: service.request.version,
+            ingress: service.ingress(),
+            pool,
+            refusal: service.refusal.clone(),
+        };
+        let publication = service.publish(publication);
+        self.outputs.extend(publication.map(Output::Publish));
+    }
+
+    /// A Service came back before the release of its addresses was sent, or is there after all (rule B13).
+    fn keep_for(&mut self, owner: &Owner) {
+        let addresses: Vec<_> = self.ledger.owned(owner).collect();
+        for address in addresses {
+            match self.ledger.phase(address, owner) {
+                Some(Phase::Doomed(_) | Phase::Declined) => {
+                    self.ledger.update(address, |entry| entry.set(owner, Phase::Held));
+                }
+                Some(Phase::Releasing(ReleaseWhen::ServiceGone)) => {
+                    let unsent = self.outputs.iter().position(
+                        |output| matches!(output, Output::Release(release) if release.address == address),
+                    );
+                    let Some(position) = unsent else { continue };
+                    self.outputs.remove(position);
+                    self.ledger.update(address, |entry| {
+                        entry.set(owner, Phase::Held);
+                        entry.writing = false;
+                    });
+                    self.reconcile(address);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether an address of this Service is being given back and may yet stay with it: because the Service is
+    /// there again, or because the address will be reserved for its name.
+    fn is_coming_back(&self, owner: &Owner) -> bool {
+        self.ledger.owners_named(&owner.service).iter().any(|former| {
+            self.ledger.owned(former).any(|address| {
+                let phase = self.ledger.phase(address, former);
+                let leaving = matches!(
+                    phase,
+                    Some(
+                        Phase::Releasing(ReleaseWhen::ServiceGone) | Phase::Doomed(ReleaseWhen::ServiceGone)
+                    )
+                );
+                let claim = self.ledger.entry(address).and_then(|entry| entry.claim());
+                let reserved = claim.map_or(self.is_retained(address), |claim| *claim == owner.service);
+                leaving && (former == owner || reserved)
+            })
+        })
+    }
+
+    fn is_retained(&self, address: IpAddr) -> bool {
+        let pool = self.ledger.pools.containing(address).and_then(|name| self.ledger.pools.get(name));
+        pool.is_some_and(|pool| pool.spec.reclaim == ReclaimPolicy::Retain)
+    }
+
+    fn is_known(&self, owner: &Owner) -> bool {
+        self.services.get(&owner.service).is_some_and(|service| service.request.owner == *owner)
+    }
+
+    fn is_due(&mut self, service: &ServiceRef) {
+        self.due.extend(self.services.get(service).map(Service::rank));
+    }
+
+    fn all_due(&mut self) {
+        self.due.extend(self.services.values().map(Service::rank));
+    }
+
+    fn stop_waiting(&mut self, service: Service) {
+        if let Some((rank, waits)) = service.waits {
+            self.waiting.remove(&waits, &rank);
+        }
+    }
+
+    fn report_pools(&mut self) {
+        for pool in self.ledger.take_touched() {
+            let status = self.ledger.status(&pool);
+            if self.said.get(&pool) == status.as_ref() {
+                continue;
+            }
+            match &status {
+                Some(status) => self.said.insert(pool.clone(), status.clone()),
+                None => self.said.remove(&pool),
+            };
+            self.outputs.push_back(Output::Pool { pool, status });
+        }
     }
 }

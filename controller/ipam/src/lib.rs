@@ -17,13 +17,22 @@
 //! - at most one write is under way per address and per Service.
 
 mod allocator;
+mod entry;
+mod intervals;
+mod ledger;
 mod matcher;
 mod messages;
+
 mod names;
+mod plan;
 mod pool;
+mod pools;
 mod range;
 mod refusal;
 mod request;
+mod service;
+mod space;
+mod waiting;
 
 pub use allocator::Allocator;
 pub use matcher::{Labels, Operator, Requirement, Selector, ServiceAllocation};
@@ -36,3 +45,4 @@ pub use pool::{PoolProblem, PoolSpec, ReclaimPolicy};
 pub use range::{AddressError, AddressRange, RangeError, parse_address};
 pub use refusal::{AddressNo, PoolNo, Refusal};
 pub use request::{Addresses, Families, FamilyPolicy, RequestError, ServiceRequest, Wanted};
+pub use space::Space;

@@ -1,8 +1,13 @@
-//! An IPAddressPool's spec and what it means.
+//! An IPAddressPool's spec and what it means: which addresses it gives out, in which order.
+//!
+//! A [`Pool`] exists only for a spec that is valid by itself; that it overlaps no other pool is seen to in `pools`.
+
+use std::net::IpAddr;
 
 use thiserror::Error;
 
-use crate::{AddressRange, CreatedAt, PoolName, RangeError, ServiceAllocation};
+use crate::space::Space;
+use crate::{AddressRange, CreatedAt, Family, PoolName, RangeError, ServiceAllocation};
 
 /// `IPAddressPool.spec` as written, with the parts of its metadata that count.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,4 +84,175 @@ pub enum PoolProblem {
         /// That pool's range.
         other_range: AddressRange,
     },
+}
+
+/// A valid spec and the addresses it gives out.
+#[derive(Clone, Debug)]
+pub(crate) struct Pool {
+    /// As written.
+    pub(crate) spec: PoolSpec,
+    /// What is left of `addresses` without `excluded`; disjoint, in the order in which addresses are given out.
+    /// Addresses avoided by `avoidBuggyIPs` are in it: no other pool can have them.
+    pub(crate) ranges: Vec<AddressRange>,
+    excluded: Vec<AddressRange>,
+    v4: Space,
+    v6: Space,
+}
+
+impl Pool {
+    /// What a spec means.
+    pub(crate) fn new(spec: PoolSpec) -> Result<Self, PoolProblem> {
+        let problem = |entry: &str, error| PoolProblem::Addresses { entry: entry.into(), error };
+        let written = read(&spec.addresses, problem)?;
+        let problem = |entry: &str, error| PoolProblem::Excluded { entry: entry.into(), error };
+        let excluded = read(&spec.excluded, problem)?;
+        if let Some((first, second)) = overlap(&written) {
+            return Err(PoolProblem::OverlapsItself { first, second });
+        }
+        let mut cuts = excluded.clone();
+        cuts.sort_unstable();
+        let ranges: Vec<_> = written.iter().flat_map(|range| without(*range, &cuts)).collect();
+        let v4 = Space::new(Family::V4, spec.avoid_buggy_ips, &ranges);
+        let v6 = Space::new(Family::V6, spec.avoid_buggy_ips, &ranges);
+        if v4.is_empty() && v6.is_empty() {
+            return Err(PoolProblem::NoAddresses);
+        }
+        Ok(Self { spec, ranges, excluded, v4, v6 })
+    }
+
+    /// Its addresses of a family.
+    pub(crate) fn space(&self, family: Family) -> &Space {
+        match family {
+            Family::V4 => &self.v4,
+            Family::V6 => &self.v6,
+        }
+    }
+
+    /// The same, to take from and give back to.
+    pub(crate) fn space_mut(&mut self, family: Family) -> &mut Space {
+        match family {
+            Family::V4 => &mut self.v4,
+            Family::V6 => &mut self.v6,
+        }
+    }
+
+    /// Whether it gives this address out (it may be taken).
+    pub(crate) fn contains(&self, address: IpAddr) -> bool {
+        self.space(Family::of(address)).contains(address)
+    }
+
+    /// Whether `excluded` names this address.
+    pub(crate) fn excludes(&self, address: IpAddr) -> bool {
+        self.excluded.iter().any(|range| range.contains(address))
+    }
+
+    /// Whether the address is in its ranges, though perhaps avoided.
+    pub(crate) fn covers(&self, address: IpAddr) -> bool {
+        self.ranges.iter().any(|range| range.contains(address))
+    }
+}
+
+fn read(
+    entries: &[String],
+    problem: impl Fn(&str, RangeError) -> PoolProblem,
+) -> Result<Vec<AddressRange>, PoolProblem> {
+    entries.iter().map(|entry| entry.parse().map_err(|error| problem(entry, error))).collect()
+}
+
+/// Two entries with addresses in common, in the order in which they are written.
+fn overlap(written: &[AddressRange]) -> Option<(AddressRange, AddressRange)> {
+    let mut order: Vec<(usize, AddressRange)> = written.iter().copied().enumerate().collect();
+    order.sort_unstable_by_key(|(_, range)| *range);
+    let pairs = order.iter().zip(order.iter().skip(1));
+    let ((i, a), (j, b)) = pairs.into_iter().find(|((_, a), (_, b))| a.overlaps(b))?;
+    Some(if i < j { (*a, *b) } else { (*b, *a) })
+}
+
+/// What is left of `range` without `cuts`, which are sorted and may overlap each other.
+fn without(range: AddressRange, cuts: &[AddressRange]) -> Vec<AddressRange> {
+    let family = range.family();
+    let (mut first, last) = range.numbers();
+    let mut left = Vec::new();
+    for cut in cuts.iter().filter(|cut| cut.overlaps(&range)) {
+        let (cut_first, cut_last) = cut.numbers();
+        if first < cut_first {
+            left.push(AddressRange::from_numbers(family, first, cut_first - 1));
+        }
+        match cut_last.checked_add(1) {
+            Some(next) => first = first.max(next),
+            None => return left,
+        }
+    }
+    if first <= last {
+        left.push(AddressRange::from_numbers(family, first, last));
+    }
+    left
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A spec named `name` with the defaults of the CRD.
+    pub(crate) fn spec(name: &str, addresses: &[&str]) -> PoolSpec {
+        PoolSpec {
+            name: PoolName::new(name),
+            created: CreatedAt(0),
+            addresses: addresses.iter().map(ToString::to_string).collect(),
+            excluded: Vec::new(),
+            avoid_buggy_ips: false,
+            auto_assign: true,
+            allocation: None,
+            reclaim: ReclaimPolicy::Delete,
+        }
+    }
+
+    fn ranges(addresses: &[&str], excluded: &[&str]) -> Result<Vec<String>, PoolProblem> {
+        let excluded = excluded.iter().map(ToString::to_string).collect();
+        let pool = Pool::new(PoolSpec { excluded, ..spec("p", addresses) })?;
+        Ok(pool.ranges.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn excluded_addresses_are_cut_out_of_every_range() {
+        let cuts = ["10.0.0.4/30", "10.0.0.6-10.0.0.8", "10.0.0.15", "10.0.1.0/24", "fd00::/127"];
+        let left = ranges(&["10.0.0.0/28", "10.0.1.0/24", "fd00::/126"], &cuts).unwrap();
+        assert_eq!(left, ["10.0.0.0-10.0.0.3", "10.0.0.9-10.0.0.14", "fd00::2-fd00::3"]);
+    }
+
+    #[test]
+    fn the_order_of_the_entries_is_kept() {
+        let left = ranges(&["10.0.0.8/30", "10.0.0.0/30"], &["10.0.0.9"]).unwrap();
+        assert_eq!(left, ["10.0.0.8", "10.0.0.10-10.0.0.11", "10.0.0.0-10.0.0.3"]);
+    }
+
+    #[test]
+    fn a_pool_without_addresses_says_so() {
+        assert_eq!(ranges(&[], &[]), Err(PoolProblem::NoAddresses));
+        assert_eq!(ranges(&["10.0.0.0/30"], &["10.0.0.0/24"]), Err(PoolProblem::NoAddresses));
+    }
+
+    #[test]
+    fn problems_name_the_entry_and_the_field() {
+        for (addresses, excluded, text) in [
+            (
+                &["10.0.0.0/24", "nonsense"][..],
+                &[][..],
+                "spec.addresses: 'nonsense': 'nonsense' is not an IP address",
+            ),
+            (
+                &["10.0.0.0/24"],
+                &["10.0.0.9-10.0.0.1"],
+                "spec.excluded: '10.0.0.9-10.0.0.1': the range runs backwards",
+            ),
+            (
+                &["10.0.0.16-10.0.0.40", "fd00::/64", "10.0.0.0/27"],
+                &[],
+                "10.0.0.16-10.0.0.40 and 10.0.0.0-10.0.0.31 overlap",
+            ),
+        ] {
+            let problem = ranges(addresses, excluded).unwrap_err().to_string();
+            assert!(problem.contains(text), "{problem}");
+        }
+    }
 }

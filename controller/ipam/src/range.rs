@@ -46,6 +46,16 @@ pub enum RangeError {
         /// As written.
         last: IpAddr,
     },
+    /// It contains addresses that no Service can have.
+    #[error("{first}-{last} contains {special}; no Service can have these, so leave them out")]
+    Special {
+        /// The lowest address of the range.
+        first: IpAddr,
+        /// The highest.
+        last: IpAddr,
+        /// Which, in words.
+        special: &'static str,
+    },
     /// One end is IPv4, the other IPv6.
     #[error("the range mixes families: {first} and {last}; write one range for IPv4 and one for IPv6")]
     MixedFamilies {
@@ -55,6 +65,18 @@ pub enum RangeError {
         last: IpAddr,
     },
 }
+
+/// Addresses that no Service can have; with the reason users read.
+const SPECIAL: [(Family, u128, u128, &str); 7] = [
+    (Family::V4, 0, 0, "0.0.0.0, which means no address"),
+    (Family::V4, 0x7f00_0000, 0x7fff_ffff, "loopback addresses (127.0.0.0/8)"),
+    (Family::V4, 0xe000_0000, 0xefff_ffff, "multicast addresses (224.0.0.0/4)"),
+    (Family::V4, 0xffff_ffff, 0xffff_ffff, "the broadcast address 255.255.255.255"),
+    (Family::V6, 0, 1, ":: or ::1, which are no address and loopback"),
+    // Also what keeps the number of addresses of a pool below 2^128.
+    (Family::V6, 0xffff_0000_0000, 0xffff_ffff_ffff, "IPv4-mapped addresses (::ffff:0:0/96)"),
+    (Family::V6, 0xff << 120, u128::MAX, "multicast addresses (ff00::/8)"),
+];
 
 /// Why a text is not an address that can be given to a Service.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -100,17 +122,12 @@ impl FromStr for AddressRange {
         if let Some((address, prefix)) = text.split_once('/') {
             return Self::network(parse_address(address)?, prefix.trim());
         }
-        Ok(Self::single(parse_address(text)?))
+        let address = parse_address(text)?;
+        Self::between(address, address)
     }
 }
 
 impl AddressRange {
-    /// One address.
-    pub fn single(address: IpAddr) -> Self {
-        let (family, number) = to_number(address);
-        Self { family, first: number, last: number }
-    }
-
     /// From `first` to `last`, both included.
     pub fn between(first: IpAddr, last: IpAddr) -> Result<Self, RangeError> {
         let ((family, low), (other, high)) = (to_number(first), to_number(last));
@@ -120,16 +137,23 @@ impl AddressRange {
         if low > high {
             return Err(RangeError::Reversed { first, last });
         }
-        // An IPv6 range that runs across ::ffff:0:0/96 would contain addresses with two names.
-        Ok(Self { family, first: low, last: high })
+        let range = Self { family, first: low, last: high };
+        let special = SPECIAL.iter().find(|(other, start, end, _)| {
+            range.overlaps(&Self { family: *other, first: *start, last: *end })
+        });
+        match special {
+            Some((.., special)) => Err(RangeError::Special { first, last, special }),
+            None => Ok(range),
+        }
     }
 
     /// Host bits of `address` are masked, as Kubernetes users expect of 192.168.1.7/24.
     fn network(address: IpAddr, prefix: &str) -> Result<Self, RangeError> {
         let family = Family::of(address);
-        let network = prefix
-            .parse()
-            .ok()
+        let network = Some(prefix)
+            // `parse` would take "+8".
+            .filter(|prefix| prefix.bytes().all(|byte| byte.is_ascii_digit()))
+            .and_then(|prefix| prefix.parse().ok())
             .and_then(|length| IpNet::new(address, length).ok())
             .ok_or_else(|| RangeError::PrefixLength { prefix: prefix.into(), family })?;
         Self::between(network.network(), network.broadcast())
@@ -205,5 +229,66 @@ fn max_prefix(family: Family) -> u8 {
     match family {
         Family::V4 => 32,
         Family::V6 => 128,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(text: &str) -> Result<String, RangeError> {
+        text.parse::<AddressRange>().map(|range| format!("{}-{}", range.first(), range.last()))
+    }
+
+    #[test]
+    fn reads_what_users_write() {
+        for (text, meaning) in [
+            ("192.168.1.0/30", "192.168.1.0-192.168.1.3"),
+            ("192.168.1.7/24", "192.168.1.0-192.168.1.255"),
+            (" 10.0.0.1/32 ", "10.0.0.1-10.0.0.1"),
+            ("10.0.0.1", "10.0.0.1-10.0.0.1"),
+            ("10.0.0.1-10.0.0.5", "10.0.0.1-10.0.0.5"),
+            ("10.0.0.1 - 10.0.0.5", "10.0.0.1-10.0.0.5"),
+            ("fd00::1:2/112", "fd00::1:0-fd00::1:ffff"),
+            ("FD00::A-fd00::f", "fd00::a-fd00::f"),
+            ("10.0.0.0/8", "10.0.0.0-10.255.255.255"),
+        ] {
+            assert_eq!(range(text).as_deref(), Ok(meaning), "{text}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_means_nothing_with_a_text_that_helps() {
+        for (text, help) in [
+            ("", "the entry is empty"),
+            ("  ", "the entry is empty"),
+            ("web", "'web' is not an IP address"),
+            ("10.0.0/24", "'10.0.0' is not an IP address"),
+            ("10.0.0.256", "'10.0.0.256' is not an IP address"),
+            ("010.0.0.1", "'010.0.0.1' is not an IP address"),
+            ("10.0.0.0/33", "'/33' is not a prefix length for IPv4; use 0 to 32"),
+            ("10.0.0.0/", "'/' is not a prefix length"),
+            ("10.0.0.0/+8", "'/+8' is not a prefix length"),
+            ("10.0.0.0/-1", "'10.0.0.0/' is not an IP address"),
+            ("fd00::/129", "'/129' is not a prefix length for IPv6; use 0 to 128"),
+            ("10.0.0.9-10.0.0.1", "write 10.0.0.1-10.0.0.9"),
+            ("10.0.0.1-fd00::1", "mixes families"),
+            ("10.0.0.1-", "'' is not an IP address"),
+            ("10.0.0.1-10.0.0.2-10.0.0.3", "'10.0.0.2-10.0.0.3' is not"),
+            ("::ffff:10.0.0.1", "write the IPv4 address 10.0.0.1"),
+            ("::ffff:10.0.0.0/120", "write the IPv4 address 10.0.0.0"),
+            ("fe80::1%eth0", "carries a zone"),
+            ("fe80::1-fe80::2%eth0", "carries a zone"),
+            ("::/0", "contains :: or ::1"),
+            ("::2-fd00::", "contains IPv4-mapped"),
+            ("0.0.0.0/0", "contains 0.0.0.0"),
+            ("239.0.0.1", "contains multicast"),
+            ("ff02::1", "contains multicast"),
+            ("127.0.0.1", "contains loopback"),
+            ("10.0.0.0-255.255.255.255", "contains loopback"),
+        ] {
+            let refusal = range(text).expect_err(text).to_string();
+            assert!(refusal.contains(help), "{text}: {refusal}");
+        }
     }
 }

@@ -48,6 +48,22 @@ pub enum Refusal {
         /// Why Herald would not give it.
         no: Box<Refusal>,
     },
+    /// Nothing is missing, but an address it has is in no pool any more. It keeps it.
+    OutsidePools {
+        /// The address.
+        address: IpAddr,
+        /// The pool it was taken from.
+        pool: Option<PoolName>,
+    },
+    /// Nothing is missing, but the pool would not give its address to this Service any more. It keeps it.
+    NoLongerGranted {
+        /// The address.
+        address: IpAddr,
+        /// Its pool.
+        pool: PoolName,
+        /// Why the pool would say no now.
+        no: PoolNo,
+    },
     /// The API server refused the write that takes an address.
     WriteRefused {
         /// The address.
@@ -77,6 +93,8 @@ pub enum PoolNo {
     OtherServices,
     /// Its spec is not valid, and never was.
     NeverValid,
+    /// It does not exist any more.
+    Deleted,
 }
 
 /// Why an address that was asked for by name cannot be given.
@@ -126,6 +144,8 @@ impl Refusal {
             Self::DifferentPools { .. } => "AddressesInDifferentPools",
             Self::NoPoolGives { .. } => "NoAddressAvailable",
             Self::AdoptionRefused { .. } => "AdoptionRefused",
+            Self::OutsidePools { .. } => "AddressOutsidePools",
+            Self::NoLongerGranted { .. } => "NoLongerGranted",
             Self::WriteRefused { .. } => "WriteRefused",
         }
     }
@@ -182,6 +202,20 @@ impl fmt::Display for Refusal {
                 "the Service already shows {address}, which Herald has not given and would not give: {no}; \
                  or clear status.loadBalancer to get another address"
             ),
+            Self::OutsidePools { address, pool: Some(pool) } => write!(
+                f,
+                "{address} is not in pool '{pool}' any more; the Service keeps it. Put it back into a pool, or ask \
+                 for another address"
+            ),
+            Self::OutsidePools { address, pool: None } => write!(
+                f,
+                "{address} is in no pool; the Service keeps it. Add it to a pool, or ask for another address"
+            ),
+            Self::NoLongerGranted { address, pool, no } => write!(
+                f,
+                "{address} is of pool '{pool}', which now {no}; the Service keeps it. Admit the Service again, or ask \
+                 for another address"
+            ),
             Self::WriteRefused { address, error } => write!(
                 f,
                 "the API server refused to record {address}: {error}; check the controller's rights and the \
@@ -206,6 +240,7 @@ impl fmt::Display for PoolNo {
                 f.write_str("is restricted to Services with other labels (serviceSelectors)")
             }
             Self::NeverValid => f.write_str("is not valid (its condition says why)"),
+            Self::Deleted => f.write_str("does not exist any more"),
         }
     }
 }
@@ -290,6 +325,9 @@ fn advice(pools: &[(PoolName, PoolNo)]) -> String {
     }
     if any(|no| matches!(no, PoolNo::NeverValid)) {
         steps.push("correct the pool that is not valid");
+    }
+    if any(|no| matches!(no, PoolNo::Deleted)) {
+        steps.push("create the pool again, or ask for another address");
     }
     steps.join("; or ")
 }

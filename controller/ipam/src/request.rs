@@ -140,7 +140,7 @@ impl Wanted {
         load_balancer_ip: Option<&str>,
     ) -> Result<Self, RequestError> {
         let pool = match annotation(annotations, "address-pool") {
-            Some((field, text)) if text.is_empty() => return Err(RequestError::EmptyPool { field }),
+            Some((field, "")) => return Err(RequestError::EmptyPool { field }),
             Some((_, text)) => Some(PoolName::new(text)),
             None => None,
         };

@@ -1,0 +1,185 @@
+//! The results of writes.
+//!
+//! A result that answers nothing under way is ignored.
+
+use std::net::IpAddr;
+
+use super::Allocator;
+use crate::entry::{Entry, Phase};
+use crate::{AddressRecord, Owner, PublishResult, Refusal, ReleaseResult, ReleaseWhen, TakeResult, Version};
+
+impl Allocator {
+    pub(super) fn take_done(&mut self, address: IpAddr, owner: &Owner, result: TakeResult) {
+        let taking = |entry: &Entry| entry.writing && entry.phase(owner) == Some(Phase::Taking);
+        if !self.ledger.entry(address).is_some_and(taking) {
+            return;
+        }
+        match result {
+            TakeResult::Taken(version) => self.taken(address, owner, version),
+            TakeResult::Held(record) if record.services.contains(owner) => {
+                let version = record.version;
+                self.ledger.update(address, |entry| see(entry, record));
+                self.taken(address, owner, version);
+            }
+            TakeResult::Held(record) => self.ledger.update(address, |entry| {
+                entry.remove(owner);
+                see(entry, record);
+                entry.writing = false;
+            }),
+            TakeResult::Refused(error) => self.take_refused(address, owner, &error),
+        }
+        self.reconcile(address);
+        if self.is_known(owner) {
+            self.is_due(&owner.service);
+        } else {
+            self.give_back_all(owner);
+        }
+    }
+
+    fn taken(&mut self, address: IpAddr, owner: &Owner, version: Version) {
+        self.ledger.update(address, |entry| {
+            entry.writing = false;
+            entry.set(owner, Phase::Held);
+            // What the watch told of a later moment counts more than what we wrote.
+            if entry.known < version || entry.record.is_none() && !entry.unread {
+                let claim = entry.claim().cloned();
+                let services = entry.owners().cloned().collect();
+                let pool = entry.pool.clone();
+                entry.record =
+                    Some(AddressRecord { address, version, pool, services, claim, terminating: false });
+                entry.known = version;
+            }
+        });
+    }
+
+    fn take_refused(&mut self, address: IpAddr, owner: &Owner, error: &str) {
+        let known = self.is_known(owner);
+        // It had the address before (rule B17): that is not given up because of a refused write.
+        let told = self.services.get(&owner.service).is_some_and(|service| service.was_told(address));
+        let insists = known && told;
+        self.ledger.update(address, |entry| {
+            entry.writing = false;
+            if known && !insists {
+                entry.remove(owner);
+            }
+        });
+        if insists {
+            self.refused_addresses.insert(address);
+        } else if let Some(service) = self.services.get_mut(&owner.service).filter(|_| known) {
+            service.write_refused = Some(Refusal::WriteRefused { address, error: error.into() });
+            self.refused_services.insert(owner.service.clone());
+        }
+    }
+
+    pub(super) fn publish_done(&mut self, owner: &Owner, result: &PublishResult) {
+        if !self.is_known(owner) {
+            return;
+        }
+        let Some(service) = self.services.get_mut(&owner.service) else { return };
+        match result {
+            PublishResult::Published(version) => service.published(*version),
+            PublishResult::Stale | PublishResult::Gone => service.not_published(),
+            PublishResult::Refused(_) => {
+                service.not_published();
+                self.refused_services.insert(owner.service.clone());
+            }
+        }
+        self.is_due(&owner.service);
+    }
+
+    pub(super) fn release_done(&mut self, address: IpAddr, result: ReleaseResult) {
+        let Some(entry) = self.ledger.entry(address).filter(|entry| entry.writing) else { return };
+        let releasing = entry.shares.iter().find_map(|share| match share.phase {
+            Phase::Releasing(when) => Some((share.owner.clone(), when)),
+            _ => None,
+        });
+        let Some((owner, when)) = releasing else { return };
+        match result {
+            ReleaseResult::Released(version) => self.released(address, &owner, version),
+            ReleaseResult::StillInUse => self.declined(address, &owner, when),
+            ReleaseResult::Changed(record) => self.ledger.update(address, |entry| {
+                entry.writing = false;
+                entry.remove(&owner);
+                see(entry, record);
+            }),
+            ReleaseResult::Refused(_) => {
+                self.refused_addresses.insert(address);
+                let unread = self.ledger.update(address, |entry| {
+                    entry.writing = false;
+                    entry.set(&owner, Phase::Doomed(when));
+                    entry.unread
+                });
+                if !unread {
+                    return;
+                }
+            }
+        }
+        self.reconcile(address);
+        self.is_due(&owner.service);
+    }
+
+    fn released(&mut self, address: IpAddr, owner: &Owner, version: Version) {
+        let known = self.ledger.update(address, |entry| {
+            entry.writing = false;
+            entry.remove(owner);
+            let reserved = entry.leaves_to.take();
+            if entry.unread && entry.known > version {
+                return None;
+            }
+            entry.known = entry.known.max(version);
+            match (&mut entry.record, reserved) {
+                (Some(record), _) if !entry.shares.is_empty() => record.services.retain(|it| it != owner),
+                (Some(record), Some(claim)) => {
+                    record.services.clear();
+                    record.claim = Some(claim);
+                }
+                (record, _) => *record = None,
+            }
+            Some(entry.known)
+        });
+        if let (Some(known), None) = (known, self.ledger.entry(address)) {
+            self.ledger.remember_release(address, known);
+        }
+    }
+
+    fn declined(&mut self, address: IpAddr, owner: &Owner, when: ReleaseWhen) {
+        let known = self.is_known(owner);
+        self.ledger.update(address, |entry| {
+            entry.writing = false;
+            let phase = match when {
+                ReleaseWhen::ServiceGone if known => Phase::Held,
+                ReleaseWhen::NotShown if known => Phase::Declined,
+                ReleaseWhen::ServiceGone if !entry.recheck => Phase::Declined,
+                _ => Phase::Doomed(ReleaseWhen::ServiceGone),
+            };
+            entry.set(owner, phase);
+        });
+    }
+
+    /// Tries again what was refused for good.
+    pub(super) fn retry(&mut self) {
+        for service in std::mem::take(&mut self.refused_services) {
+            if let Some(known) = self.services.get_mut(&service) {
+                known.retry();
+            }
+            self.is_due(&service);
+        }
+        for address in std::mem::take(&mut self.refused_addresses) {
+            let Some(entry) = self.ledger.entry(address).filter(|entry| !entry.writing) else { continue };
+            let taking = entry.shares.iter().find(|share| share.phase == Phase::Taking);
+            match taking.map(|share| share.owner.clone()) {
+                Some(owner) => self.take(address, &owner),
+                None => self.next_write(address),
+            }
+        }
+    }
+}
+
+/// Notes what a live read showed, unless the watch has told something newer.
+fn see(entry: &mut Entry, record: AddressRecord) {
+    if record.version >= entry.known {
+        entry.known = record.version;
+        entry.pool = record.pool.clone().or(entry.pool.take());
+        entry.record = Some(record);
+    }
+}

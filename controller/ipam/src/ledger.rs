@@ -1,0 +1,265 @@
+//! Who has which address, and what is free: the entries of all addresses that are not free, and the pools.
+//!
+//! Holds always, because [`Ledger::update`] is the only way to change an entry and [`Ledger::reindex`] runs after
+//! every change of pools: an address of a pool in force is in the pool's free space exactly if it has no entry; the
+//! indexes (owned, reserved, assigned, stranded) agree with the entries. Decides nothing.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
+
+use crate::entry::{Entry, Phase};
+use crate::pools::Pools;
+use crate::{Family, Owner, PoolCounts, PoolName, PoolStatus, ServiceRef, Version, pool::Pool};
+
+/// Entries, pools, and what is derived from the two.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    pub(crate) pools: Pools,
+    entries: BTreeMap<IpAddr, Entry>,
+    /// How new the knowledge of a released address is, until the watch has caught up: what it tells of an older
+    /// object is history.
+    released: BTreeMap<IpAddr, Version>,
+    /// By owner, the addresses it has a share in.
+    owned: BTreeMap<Owner, BTreeSet<IpAddr>>,
+    /// By Service, the addresses reserved for it.
+    reserved: BTreeMap<ServiceRef, BTreeSet<IpAddr>>,
+    /// By pool in force, how many of its addresses have an owner: IPv4, IPv6.
+    assigned: BTreeMap<PoolName, (i64, i64)>,
+    /// By the pool they were taken from, addresses with an owner that are in no pool (any more).
+    stranded: BTreeMap<PoolName, BTreeSet<IpAddr>>,
+    /// Pools whose status may have changed.
+    touched: BTreeSet<PoolName>,
+    /// Addresses that came free, for those who wait.
+    freed: VecDeque<IpAddr>,
+}
+
+/// What the indexes depend on in an entry.
+#[derive(Default, PartialEq, Eq)]
+struct Indexed {
+    exists: bool,
+    owners: Vec<Owner>,
+    claim: Option<ServiceRef>,
+    pool: Option<PoolName>,
+}
+
+impl Ledger {
+    /// What is known of an address that is not free.
+    pub(crate) fn entry(&self, address: IpAddr) -> Option<&Entry> {
+        self.entries.get(&address)
+    }
+
+    /// All addresses that are not free.
+    pub(crate) fn addresses(&self) -> Vec<IpAddr> {
+        self.entries.keys().copied().collect()
+    }
+
+    /// An owner's part in an address.
+    pub(crate) fn phase(&self, address: IpAddr, owner: &Owner) -> Option<Phase> {
+        self.entries.get(&address)?.phase(owner)
+    }
+
+    /// Changes what is known of an address; an entry that says "free" afterwards is no more.
+    pub(crate) fn update<R>(&mut self, address: IpAddr, change: impl FnOnce(&mut Entry) -> R) -> R {
+        let before = self.entries.remove(&address);
+        let was = before.as_ref().map(Indexed::of).unwrap_or_default();
+        let mut entry = before.unwrap_or_default();
+        let result = change(&mut entry);
+        let is = if entry.is_free() { Indexed::default() } else { Indexed::of(&entry) };
+        if !entry.is_free() {
+            self.entries.insert(address, entry);
+        }
+        if was != is {
+            self.move_indexes(address, &was, &is);
+        }
+        result
+    }
+
+    /// The addresses an owner has a share in.
+    pub(crate) fn owned(&self, owner: &Owner) -> impl Iterator<Item = IpAddr> + '_ {
+        self.owned.get(owner).into_iter().flatten().copied()
+    }
+
+    /// Every owner of that name, whatever its uid, and its addresses.
+    pub(crate) fn owners_named(&self, service: &ServiceRef) -> Vec<Owner> {
+        let from = Owner { service: service.clone(), uid: crate::Uid::new("") };
+        let owners = self.owned.range(from..).map(|(owner, _)| owner);
+        owners.take_while(|owner| owner.service == *service).cloned().collect()
+    }
+
+    /// All owners.
+    pub(crate) fn owners(&self) -> impl Iterator<Item = &Owner> {
+        self.owned.keys()
+    }
+
+    /// The addresses reserved for a Service, lowest first.
+    pub(crate) fn reserved_for(&self, service: &ServiceRef) -> impl Iterator<Item = IpAddr> + '_ {
+        self.reserved.get(service).into_iter().flatten().copied()
+    }
+
+    /// The pool an address counts to: the one that contains it, else the one it was taken from.
+    pub(crate) fn pool_of(&self, address: IpAddr) -> Option<&PoolName> {
+        let taken_from = || self.entries.get(&address).and_then(|entry| entry.pool.as_ref());
+        self.pools.containing(address).or_else(taken_from)
+    }
+
+    /// Notes that an address was released at that version.
+    pub(crate) fn remember_release(&mut self, address: IpAddr, version: Version) {
+        self.released.insert(address, version);
+    }
+
+    /// Whether the allocator knows more of an address than what was true at `version`.
+    pub(crate) fn is_history(&self, address: IpAddr, version: Version) -> bool {
+        self.released.get(&address).is_some_and(|released| version <= *released)
+            || self.entries.get(&address).is_some_and(|entry| version < entry.known)
+    }
+
+    /// The watch has caught up with the release of an address.
+    pub(crate) fn forget_release(&mut self, address: IpAddr) {
+        self.released.remove(&address);
+    }
+
+    /// The next address that came free.
+    pub(crate) fn pop_freed(&mut self) -> Option<IpAddr> {
+        self.freed.pop_front()
+    }
+
+    /// A pool's status may have changed.
+    pub(crate) fn touch(&mut self, pool: PoolName) {
+        self.touched.insert(pool);
+    }
+
+    /// The pools whose status may have changed since the last call.
+    pub(crate) fn take_touched(&mut self) -> BTreeSet<PoolName> {
+        std::mem::take(&mut self.touched)
+    }
+
+    /// A pool's status; `None` if there is no such pool.
+    pub(crate) fn status(&self, name: &PoolName) -> Option<PoolStatus> {
+        if !self.pools.exists(name) {
+            return None;
+        }
+        let stranded = self.stranded.get(name);
+        let owner = |address: &IpAddr| {
+            let owner = self.entries.get(address)?.owners().next()?;
+            Some((*address, owner.service.clone()))
+        };
+        Some(PoolStatus {
+            counts: self.counts(name),
+            problem: self.pools.problem(name).cloned(),
+            stranded: stranded.into_iter().flatten().filter_map(owner).take(PoolStatus::STRANDED).collect(),
+            stranded_total: stranded.map_or(0, BTreeSet::len),
+        })
+    }
+
+    /// Brings free space and indexes up to date with pools whose meaning changed.
+    pub(crate) fn reindex(&mut self, changed: &BTreeSet<PoolName>) {
+        for name in changed {
+            self.assigned.remove(name);
+            let Some(pool) = self.pools.get_mut(name) else { continue };
+            let (mut v4, mut v6) = (0, 0);
+            for range in pool.ranges.clone() {
+                for (address, entry) in self.entries.range(range.first()..=range.last()) {
+                    let taken = pool.space_mut(range.family()).take(*address);
+                    if taken && !entry.shares.is_empty() {
+                        match range.family() {
+                            Family::V4 => v4 += 1,
+                            Family::V6 => v6 += 1,
+                        }
+                    }
+                }
+            }
+            self.assigned.insert(name.clone(), (v4, v6));
+        }
+        let stranded = std::mem::take(&mut self.stranded);
+        self.touched.extend(stranded.into_keys().chain(changed.iter().cloned()));
+        for (address, entry) in &self.entries {
+            if let (Some(pool), false) = (&entry.pool, entry.shares.is_empty())
+                && self.pools.containing(*address).is_none()
+            {
+                self.stranded.entry(pool.clone()).or_default().insert(*address);
+                self.touched.insert(pool.clone());
+            }
+        }
+    }
+
+    fn counts(&self, name: &PoolName) -> PoolCounts {
+        let (assigned_v4, assigned_v6) = self.assigned.get(name).copied().unwrap_or_default();
+        let available = |family| {
+            let free = |pool: &Pool| i64::try_from(pool.space(family).free()).unwrap_or(i64::MAX);
+            self.pools.get(name).map_or(0, free)
+        };
+        let (available_v4, available_v6) = (available(Family::V4), available(Family::V6));
+        PoolCounts { assigned_v4, assigned_v6, available_v4, available_v6 }
+    }
+
+    fn move_indexes(&mut self, address: IpAddr, was: &Indexed, is: &Indexed) {
+        for owner in was.owners.iter().filter(|owner| !is.owners.contains(owner)) {
+            remove_from(&mut self.owned, owner, address);
+        }
+        for owner in is.owners.iter().filter(|owner| !was.owners.contains(owner)) {
+            self.owned.entry(owner.clone()).or_default().insert(address);
+        }
+        if was.claim != is.claim {
+            was.claim.iter().for_each(|service| remove_from(&mut self.reserved, service, address));
+            if let Some(service) = &is.claim {
+                self.reserved.entry(service.clone()).or_default().insert(address);
+            }
+        }
+        if was.exists && !is.exists {
+            self.freed.push_back(address);
+        }
+        match self.pools.containing(address).cloned() {
+            Some(name) => self.move_in_pool(&name, address, was, is),
+            None => self.move_stranded(address, was, is),
+        }
+    }
+
+    fn move_in_pool(&mut self, name: &PoolName, address: IpAddr, was: &Indexed, is: &Indexed) {
+        let family = Family::of(address);
+        if let Some(pool) = self.pools.get_mut(name) {
+            match (was.exists, is.exists) {
+                (false, true) => pool.space_mut(family).take(address),
+                (true, false) => pool.space_mut(family).give_back(address),
+                _ => true,
+            };
+        }
+        let assigned = self.assigned.entry(name.clone()).or_default();
+        let count = match family {
+            Family::V4 => &mut assigned.0,
+            Family::V6 => &mut assigned.1,
+        };
+        *count += i64::from(!is.owners.is_empty()) - i64::from(!was.owners.is_empty());
+        self.touched.insert(name.clone());
+    }
+
+    fn move_stranded(&mut self, address: IpAddr, was: &Indexed, is: &Indexed) {
+        if let (Some(pool), false) = (&was.pool, was.owners.is_empty()) {
+            remove_from(&mut self.stranded, pool, address);
+            self.touched.insert(pool.clone());
+        }
+        if let (Some(pool), false) = (&is.pool, is.owners.is_empty()) {
+            self.stranded.entry(pool.clone()).or_default().insert(address);
+            self.touched.insert(pool.clone());
+        }
+    }
+}
+
+impl Indexed {
+    fn of(entry: &Entry) -> Self {
+        Self {
+            exists: true,
+            owners: entry.owners().cloned().collect(),
+            claim: entry.claim().cloned(),
+            pool: entry.pool.clone(),
+        }
+    }
+}
+
+fn remove_from<K: Ord>(index: &mut BTreeMap<K, BTreeSet<IpAddr>>, key: &K, address: IpAddr) {
+    if let Some(addresses) = index.get_mut(key) {
+        addresses.remove(&address);
+        if addresses.is_empty() {
+            index.remove(key);
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! What a Service is to have (COMPAT: allocation rules 1 to 3 and 5), from what it has, what it asks for and what
+//! is free. A pure function: nothing is taken here.
+//!
+//! What it has stays unless the request asks for something else, and stays when that cannot be had.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use crate::entry::Phase;
+use crate::ledger::Ledger;
+use crate::pool::Pool;
+use crate::waiting::Wait;
+use crate::{
+    AddressNo, Addresses, Family, FamilyPolicy, Labels, PoolName, PoolNo, Refusal, RequestError,
+    ServiceRequest,
+};
+
+/// What the decision depends on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Situation<'a> {
+    pub(crate) ledger: &'a Ledger,
+    pub(crate) namespaces: &'a BTreeMap<String, Labels>,
+    pub(crate) request: &'a ServiceRequest,
+    /// What it has.
+    pub(crate) has: Addresses,
+    /// The part of it that its status may show: that is not taken away.
+    pub(crate) visible: Addresses,
+    /// What its status shows without Herald having given it.
+    pub(crate) strangers: Addresses,
+}
+
+/// The decision.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// What it is to have.
+    pub(crate) target: Addresses,
+    /// What it asks for and does not get, or what is wrong with what it keeps.
+    pub(crate) refusal: Option<Refusal>,
+    /// What could improve this.
+    pub(crate) waits: Vec<Wait>,
+}
+
+/// Addresses that can be had, and what would be added later.
+type Found = (Addresses, Vec<Wait>);
+
+/// Why nothing can be had, and what could change that.
+type Nothing = (Refusal, Vec<Wait>);
+
+impl Situation<'_> {
+    /// Decides.
+    pub(crate) fn plan(&self) -> Plan {
+        match self.find() {
+            Ok((target, waits)) => Plan { refusal: self.complaint(target), target, waits },
+            Err((refusal, waits)) => Plan { target: self.keeps(), refusal: Some(refusal), waits },
+        }
+    }
+
+    fn find(&self) -> Result<Found, Nothing> {
+        let wanted = self.request.wanted.as_ref().map_err(|error| refuse(Refusal::Invalid(error.clone())))?;
+        let families = self.request.families;
+        if let Some(address) = wanted.addresses.iter().find(|address| !families.has(Family::of(*address))) {
+            let family = Family::of(address);
+            return Err(refuse(Refusal::Invalid(RequestError::FamilyNotOfService { address, family })));
+        }
+        let has: Addresses = self.has.iter().filter(|address| families.has(Family::of(*address))).collect();
+        match &wanted.pool {
+            _ if !wanted.addresses.is_empty() => self.by_address(wanted.addresses, wanted.pool.as_ref(), has),
+            Some(pool) => self.by_pool(pool, has),
+            None if !has.is_empty() => self.complete(has),
+            None if !self.strangers.is_empty() => self.adopt(),
+            None => self.automatic(),
+        }
+    }
+
+    /// What stays when what is asked for cannot be had. RequireDualStack is both or nothing, but nobody loses an
+    /// address that users may see.
+    fn keeps(&self) -> Addresses {
+        let all_wanted = self.request.families.wanted().all(|family| self.has.of(family).is_some());
+        let both_or_nothing = self.request.families.policy == FamilyPolicy::RequireDualStack;
+        if both_or_nothing && !all_wanted { self.visible } else { self.has }
+    }
+
+    /// Rule 1: addresses asked for by name. A single one on a dual-stack Service is completed from its pool.
+    fn by_address(
+        &self,
+        wanted: Addresses,
+        asked: Option<&PoolName>,
+        has: Addresses,
+    ) -> Result<Found, Nothing> {
+        if let Some(pool) = asked
+            && !self.ledger.pools.exists(pool)
+            && !self.all_of(has, pool)
+        {
+            return Err(refuse(self.unknown(pool)));
+        }
+        let mut found: Vec<(IpAddr, Option<PoolName>)> = Vec::new();
+        for address in wanted.iter() {
+            let pool = if has.contains(address) {
+                self.still_in(address, asked)
+            } else {
+                self.obtainable(address, asked).map(|pool| Some(pool.clone()))
+            };
+            let pool = pool.map_err(|no| {
+                let waits = if no.may_pass() { vec![Wait::Address(address)] } else { Vec::new() };
+                (Refusal::Address { address, no }, waits)
+            })?;
+            found.push((address, pool));
+        }
+        let pool = match found.as_slice() {
+            [(_, pool), (_, other)] if pool == other => pool.clone(),
+            [(a, Some(a_pool)), (b, Some(b_pool))] => {
+                let addresses = [(*a, a_pool.clone()), (*b, b_pool.clone())];
+                return Err(refuse(Refusal::DifferentPools { addresses }));
+            }
+            [(_, pool), ..] => pool.clone(),
+            [] => None,
+        };
+        let keeps = has.iter().filter(|address| self.ledger.pool_of(*address) == pool.as_ref());
+        let base = keeps.chain(wanted.iter()).collect();
+        match pool {
+            Some(pool) => self.fill(&pool, base, wanted),
+            None => Ok((base, Vec::new())),
+        }
+    }
+
+    /// Rule 1: a pool asked for by name, whatever its `autoAssign`.
+    fn by_pool(&self, pool: &PoolName, has: Addresses) -> Result<Found, Nothing> {
+        if !has.is_empty() && self.all_of(has, pool) {
+            return self.complete(has);
+        }
+        if !self.ledger.pools.exists(pool) {
+            return Err(refuse(self.unknown(pool)));
+        }
+        self.fill(pool, Addresses::default(), Addresses::default())
+    }
+
+    /// Keeps what it has, and adds what is missing from the same pool.
+    fn complete(&self, has: Addresses) -> Result<Found, Nothing> {
+        let families = self.request.families;
+        let first = families.wanted().find_map(|family| has.of(family));
+        let Some(pool) = first.and_then(|address| self.ledger.pool_of(address)) else {
+            return Ok((has, Vec::new()));
+        };
+        match self.fill(pool, has, has) {
+            // Both or nothing, and nobody has seen the one: look for a pool that has both.
+            Err(_)
+                if self.visible.is_empty()
+                    && self.request.wanted.as_ref().is_ok_and(|it| it.pool.is_none()) =>
+            {
+                self.automatic()
+            }
+            other => other,
+        }
+    }
+
+    /// Rule B2: takes over what the status shows, if it would be given on request.
+    fn adopt(&self) -> Result<Found, Nothing> {
+        self.by_address(self.strangers, None, Addresses::default()).map_err(|(refusal, waits)| {
+            let address = match &refusal {
+                Refusal::Address { address, .. } => Some(*address),
+                _ => self.strangers.iter().next(),
+            };
+            match address {
+                Some(address) => (Refusal::AdoptionRefused { address, no: Box::new(refusal) }, waits),
+                None => (refusal, waits),
+            }
+        })
+    }
+
+    /// Rule 2: any pool. Rule 3: PreferDualStack takes both where a pool has both, else the primary one.
+    fn automatic(&self) -> Result<Found, Nothing> {
+        let (candidates, mut looked) = self.candidates();
+        let mut primary_only = None;
+        for pool in candidates {
+            match self.fill(pool, Addresses::default(), Addresses::default()) {
+                Ok((target, waits)) if waits.is_empty() => return Ok((target, waits)),
+                Ok(found) => primary_only = primary_only.or(Some(found)),
+                Err((Refusal::NoPoolGives { pools, .. }, _)) => looked.extend(pools),
+                Err(nothing) => return Err(nothing),
+            }
+        }
+        if let Some(found) = primary_only {
+            return Ok(found);
+        }
+        let never = self.ledger.pools.names().filter(|name| self.ledger.pools.get(name).is_none());
+        looked.extend(never.map(|name| (name.clone(), PoolNo::NeverValid)));
+        if looked.is_empty() {
+            return Err(refuse(Refusal::NoPools));
+        }
+        Err(self.no_pool_gives(looked))
+    }
+
+    /// Pools to ask, in order, and those that say no at once: reserved for this Service first, then those whose
+    /// `serviceAllocation` admits it by priority, then those without one; by name among equals.
+    fn candidates(&self) -> (Vec<&PoolName>, Vec<(PoolName, PoolNo)>) {
+        let mut order = Vec::new();
+        let mut looked = Vec::new();
+        for (name, pool) in self.ledger.pools.in_force() {
+            let reserved = self.request.families.wanted().any(|family| self.reserved(pool, family).is_some());
+            if let Err(no) = self.grants(pool) {
+                looked.push((name.clone(), no));
+            } else if !pool.spec.auto_assign && !reserved {
+                looked.push((name.clone(), PoolNo::NotAutomatic));
+            } else {
+                let priority = pool.spec.allocation.as_ref().map(ServiceAllocation::order);
+                order.push((!reserved, priority.is_none(), priority, name));
+            }
+        }
+        order.sort_unstable();
+        (order.into_iter().map(|(.., name)| name).collect(), looked)
+    }
+
+    /// `base`, with the missing families added from `pool`; those of `fixed` are there by request or possession.
+    fn fill(&self, pool: &PoolName, base: Addresses, fixed: Addresses) -> Result<Found, Nothing> {
+        let mut target = base;
+        let mut missing = Vec::new();
+        for family in self.request.families.wanted().filter(|family| base.of(*family).is_none()) {
+            match self.offer(pool, family) {
+                Ok(address) => target = target.with(address),
+                Err(no) => missing.push((family, no)),
+            }
+        }
+        let optional = self.request.families.policy == FamilyPolicy::PreferDualStack;
+        let primary = target.of(self.request.families.primary).is_some();
+        let enough = missing.is_empty() || (optional && (primary || !fixed.is_empty()));
+        let waits = missing.iter().map(|(family, _)| Wait::Pool(pool.clone(), *family)).collect();
+        match missing.into_iter().next() {
+            Some((_, no)) if !enough => {
+                let families = self.missing_from(target);
+                Err((Refusal::NoPoolGives { families, pools: vec![(pool.clone(), no)] }, waits))
+            }
+            _ => Ok((target, waits)),
+        }
+    }
+}
+
+/// What single addresses and pools say.
+impl Situation<'_> {
+    /// The next address of a family that a pool gives this Service: the one its status shows already, else one
+    /// reserved for it, else the lowest free.
+    fn offer(&self, name: &PoolName, family: Family) -> Result<IpAddr, PoolNo> {
+        let pools = &self.ledger.pools;
+        let none = if pools.exists(name) { PoolNo::NeverValid } else { PoolNo::Deleted };
+        let pool = pools.get(name).ok_or(none)?;
+        self.grants(pool)?;
+        let space = pool.space(family);
+        let no = if space.is_empty() { PoolNo::NoRange(family) } else { PoolNo::Full(family) };
+        let shown = self.strangers.of(family);
+        let shown = shown.filter(|address| pool.contains(*address) && self.free_for_us(*address).is_ok());
+        shown.or_else(|| self.reserved(pool, family)).or_else(|| space.lowest()).ok_or(no)
+    }
+
+    /// Whether the pool's restrictions admit this Service.
+    fn grants(&self, pool: &Pool) -> Result<(), PoolNo> {
+        let Some(allocation) = &pool.spec.allocation else { return Ok(()) };
+        let namespace = &*self.request.owner.service.namespace;
+        allocation.admits(namespace, self.namespaces.get(namespace), &self.request.labels)
+    }
+
+    fn reserved(&self, pool: &Pool, family: Family) -> Option<IpAddr> {
+        let service = &self.request.owner.service;
+        self.ledger.reserved_for(service).find(|&address| {
+            let ready = self.ledger.entry(address).is_some_and(|entry| entry.is_kept_for(service));
+            Family::of(address) == family && pool.contains(address) && ready
+        })
+    }
+
+    /// Whether this Service can have this address now; its pool.
+    fn obtainable(&self, address: IpAddr, asked: Option<&PoolName>) -> Result<&PoolName, AddressNo> {
+        let name = self.ledger.pools.containing(address).ok_or_else(|| self.outside(address, asked))?;
+        if let Some(asked) = asked.filter(|asked| *asked != name) {
+            return Err(AddressNo::InOtherPool { asked: asked.clone(), lies_in: Some(name.clone()) });
+        }
+        if let Some(pool) = self.ledger.pools.get(name) {
+            self.grants(pool).map_err(|no| AddressNo::Pool(name.clone(), no))?;
+        }
+        self.free_for_us(address).map(|()| name)
+    }
+
+    fn free_for_us(&self, address: IpAddr) -> Result<(), AddressNo> {
+        let Some(entry) = self.ledger.entry(address) else { return Ok(()) };
+        let owner = &self.request.owner;
+        let others = || entry.owners().cloned().collect();
+        match entry.phase(owner) {
+            Some(Phase::Releasing(_)) => Err(AddressNo::BeingReleased(others())),
+            Some(Phase::Taking | Phase::Held | Phase::Doomed(_) | Phase::Declined) => Ok(()),
+            None if entry.is_kept_for(&owner.service) => Ok(()),
+            None if !entry.shares.is_empty() && entry.is_being_released() => {
+                Err(AddressNo::BeingReleased(others()))
+            }
+            None if !entry.shares.is_empty() => Err(AddressNo::InUse(others())),
+            None => Err(match (entry.claim(), entry.record.as_ref()) {
+                (Some(claim), _) if *claim != owner.service => AddressNo::Reserved(claim.clone()),
+                (_, Some(record)) if record.terminating => AddressNo::Terminating,
+                _ => AddressNo::HeldByNobody,
+            }),
+        }
+    }
+
+    /// Why no pool gives this address out.
+    fn outside(&self, address: IpAddr, asked: Option<&PoolName>) -> AddressNo {
+        let mut pools = self.ledger.pools.in_force();
+        let by = |no: fn(PoolName) -> AddressNo, name: &PoolName| no(name.clone());
+        let reason = pools.find_map(|(name, pool)| match () {
+            () if pool.covers(address) => Some(by(AddressNo::Buggy, name)),
+            () if pool.excludes(address) => Some(by(AddressNo::Excluded, name)),
+            () => None,
+        });
+        match (reason, asked) {
+            (Some(reason), _) => reason,
+            (None, Some(asked)) => AddressNo::InOtherPool { asked: asked.clone(), lies_in: None },
+            (None, None) => AddressNo::InNoPool { pools: self.ledger.pools.names().cloned().collect() },
+        }
+    }
+
+    /// An address it has by request: its pool, unless it asks for another pool as well.
+    fn still_in(&self, address: IpAddr, asked: Option<&PoolName>) -> Result<Option<PoolName>, AddressNo> {
+        let pool = self.ledger.pool_of(address);
+        match asked {
+            Some(asked) if pool != Some(asked) => {
+                Err(AddressNo::InOtherPool { asked: asked.clone(), lies_in: pool.cloned() })
+            }
+            _ => Ok(pool.cloned()),
+        }
+    }
+
+    fn all_of(&self, addresses: Addresses, pool: &PoolName) -> bool {
+        !addresses.is_empty() && addresses.iter().all(|address| self.ledger.pool_of(address) == Some(pool))
+    }
+
+    /// What is wrong with an address that stays although it would not be given today.
+    fn complaint(&self, target: Addresses) -> Option<Refusal> {
+        target.iter().find_map(|address| {
+            let Some(name) = self.ledger.pools.containing(address) else {
+                let pool = self.ledger.pool_of(address).cloned();
+                return Some(Refusal::OutsidePools { address, pool });
+            };
+            let no = self.ledger.pools.get(name).and_then(|pool| self.grants(pool).err())?;
+            Some(Refusal::NoLongerGranted { address, pool: name.clone(), no })
+        })
+    }
+
+    fn missing_from(&self, target: Addresses) -> Vec<Family> {
+        self.request.families.wanted().filter(|family| target.of(*family).is_none()).collect()
+    }
+
+    fn unknown(&self, pool: &PoolName) -> Refusal {
+        Refusal::UnknownPool { pool: pool.clone(), known: self.ledger.pools.names().cloned().collect() }
+    }
+
+    fn no_pool_gives(&self, pools: Vec<(PoolName, PoolNo)>) -> Nothing {
+        let full = |(pool, no): &(PoolName, PoolNo)| match no {
+            PoolNo::Full(family) => Some(Wait::Pool(pool.clone(), *family)),
+            _ => None,
+        };
+        let waits = pools.iter().filter_map(full).collect();
+        (Refusal::NoPoolGives { families: self.missing_from(Addresses::default()), pools }, waits)
+    }
+}
+
+impl AddressNo {
+    /// Whether the address may come free by itself.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::InUse(_)
+            | Self::BeingReleased(_)
+            | Self::Reserved(_)
+            | Self::Terminating
+            | Self::HeldByNobody => true,
+            Self::InNoPool { .. }
+            | Self::InOtherPool { .. }
+            | Self::Excluded(_)
+            | Self::Buggy(_)
+            | Self::Pool(..) => false,
+        }
+    }
+}
+
+/// A refusal that only a change of the request or of a pool can mend; both have every Service looked at again.
+fn refuse(refusal: Refusal) -> Nothing {
+    (refusal, Vec::new())
+}

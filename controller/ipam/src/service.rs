@@ -1,0 +1,157 @@
+//! What is known of one Service: its request, what it is to have, and what its status was last told.
+
+use std::net::IpAddr;
+
+use crate::waiting::{Rank, Turn, Wait};
+use crate::{Addresses, Family, Ingress, Publication, Refusal, ServiceRequest, Version};
+
+/// A Service of type LoadBalancer and of our class.
+#[derive(Debug)]
+pub(crate) struct Service {
+    pub(crate) request: ServiceRequest,
+    /// What it is to have. What it has a share in beyond this is given back once its status no longer shows it.
+    pub(crate) target: Addresses,
+    /// What it asks for and does not get.
+    pub(crate) refusal: Option<Refusal>,
+    /// What it waits for, and the rank under which it does.
+    pub(crate) waits: Option<(Rank, Vec<Wait>)>,
+    /// The API server refused to record this address for it: not tried again before `Retry` or another request.
+    pub(crate) write_refused: Option<Refusal>,
+    /// Its status as last written, at which version.
+    published: Option<Publication>,
+    /// The status that is being written.
+    publishing: Option<Publication>,
+    /// A status write came to nothing when the Service was at this version.
+    stalled_at: Option<Version>,
+}
+
+impl Service {
+    pub(crate) fn new(request: ServiceRequest) -> Self {
+        Self {
+            request,
+            target: Addresses::default(),
+            refusal: None,
+            waits: None,
+            write_refused: None,
+            published: None,
+            publishing: None,
+            stalled_at: None,
+        }
+    }
+
+    /// Its place among those to be served.
+    pub(crate) fn rank(&self) -> Rank {
+        let explicit = self.request.wanted.as_ref().is_ok_and(|wanted| !wanted.addresses.is_empty());
+        let turn = match (self.strangers().is_empty(), explicit) {
+            (_, true) => Turn::Explicit,
+            (false, false) if self.target.is_empty() => Turn::Adoption,
+            _ => Turn::Rest,
+        };
+        Rank { turn, created: self.request.created, service: self.request.owner.service.clone() }
+    }
+
+    /// A newer state of the same Service.
+    pub(crate) fn renew(&mut self, request: ServiceRequest) {
+        if request.wanted != self.request.wanted || request.families != self.request.families {
+            self.write_refused = None;
+        }
+        self.request = request;
+    }
+
+    /// Whether its status may show this address now: then it cannot be given back yet.
+    pub(crate) fn may_show(&self, address: IpAddr) -> bool {
+        let never_told = self.published.is_none() && self.publishing.is_none();
+        self.was_told(address) || (never_told && self.request.shown.contains(&address))
+    }
+
+    /// Whether Herald has written this address into its status, or is about to.
+    pub(crate) fn was_told(&self, address: IpAddr) -> bool {
+        self.published.iter().chain(&self.publishing).any(|publication| match publication.ingress {
+            Ingress::Show(addresses) => addresses.contains(address),
+            Ingress::Leave => false,
+        })
+    }
+
+    /// Addresses in its status that Herald has not put there, of families it wants; the first of each counts.
+    pub(crate) fn strangers(&self) -> Addresses {
+        let mut strangers = Addresses::default();
+        for address in self.shown() {
+            let family = Family::of(address);
+            let first = strangers.of(family).is_none();
+            if first && self.request.families.has(family) && !self.was_ours(address) {
+                strangers = strangers.with(address);
+            }
+        }
+        strangers
+    }
+
+    /// What `ingress` is to be: an address that others have put there stays until there is one of ours.
+    pub(crate) fn ingress(&self) -> Ingress {
+        let strange = self.shown().into_iter().any(|address| !self.was_ours(address));
+        if self.target.is_empty() && strange { Ingress::Leave } else { Ingress::Show(self.target) }
+    }
+
+    /// Says `publication` unless that is what the status says, or a write is under way, or came to nothing and
+    /// nothing has changed since.
+    pub(crate) fn publish(&mut self, publication: Publication) -> Option<Publication> {
+        let stalled = self.stalled_at.is_some_and(|at| self.request.version <= at);
+        if self.publishing.is_some() || stalled || !self.differs(&publication) {
+            return None;
+        }
+        self.stalled_at = None;
+        self.publishing = Some(publication.clone());
+        Some(publication)
+    }
+
+    /// The status write that was under way is done.
+    pub(crate) fn published(&mut self, version: Version) {
+        if let Some(publication) = self.publishing.take() {
+            self.published = Some(Publication { version, ..publication });
+        }
+    }
+
+    /// The status write that was under way wrote nothing.
+    pub(crate) fn not_published(&mut self) {
+        if let Some(publication) = self.publishing.take() {
+            self.stalled_at = Some(publication.version);
+        }
+    }
+
+    /// Forgets what was refused.
+    pub(crate) fn retry(&mut self) {
+        self.stalled_at = None;
+        self.write_refused = None;
+    }
+
+    /// What its status shows. What the watch told before our last write is history.
+    fn shown(&self) -> Vec<IpAddr> {
+        match &self.published {
+            Some(Publication { ingress: Ingress::Show(addresses), version, .. })
+                if self.request.version <= *version =>
+            {
+                addresses.iter().collect()
+            }
+            _ => self.request.shown.clone(),
+        }
+    }
+
+    fn was_ours(&self, address: IpAddr) -> bool {
+        self.was_told(address) || self.target.contains(address)
+    }
+
+    fn differs(&self, wanted: &Publication) -> bool {
+        let Some(published) = &self.published else { return true };
+        let said = published.ingress == wanted.ingress
+            && published.pool == wanted.pool
+            && published.refusal == wanted.refusal;
+        let shown = match wanted.ingress {
+            Ingress::Leave => true,
+            Ingress::Show(addresses) => {
+                let shown = self.shown();
+                addresses.iter().count() == shown.len()
+                    && shown.iter().all(|&address| addresses.contains(address))
+            }
+        };
+        !said || !shown
+    }
+}
