@@ -36,6 +36,8 @@ const BURST: usize = 32;
 const FRAME: usize = 16 * 1024;
 /// The loop turns at least this often, which /livez looks at.
 const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Handing over takes a second at most (rule A44); whatever holds it up longer must not hold up the exit.
+const HAND_OVER: Duration = Duration::from_secs(3);
 /// How often a socket that could not be opened is tried again.
 const REOPEN: Duration = Duration::from_secs(1);
 
@@ -100,6 +102,8 @@ struct L2 {
     /// Interfaces whose filter no longer fits.
     unfit: BTreeSet<u32>,
     buffer: Vec<u8>,
+    /// When the loop ends in any case.
+    end_by: Option<u64>,
     ended: bool,
 }
 
@@ -127,6 +131,7 @@ impl L2 {
             reopen_at: None,
             unfit: BTreeSet::new(),
             buffer: vec![0; FRAME],
+            end_by: None,
             ended: false,
         })
     }
@@ -153,6 +158,10 @@ impl L2 {
             }
             self.timers();
             self.ports();
+            if self.end_by.is_some_and(|end| end <= boottime_nanos()) {
+                tracing::warn!("handing over took too long: ending without");
+                self.ended = true;
+            }
         }
         Ok(())
     }
@@ -161,7 +170,7 @@ impl L2 {
     fn deadline(&self) -> u64 {
         let heartbeat = boottime_nanos().saturating_add(nanos(HEARTBEAT));
         let core = self.core.poll_timeout().map_or(u64::MAX, Instant::as_nanos);
-        heartbeat.min(core).min(self.reopen_at.unwrap_or(u64::MAX))
+        [self.reopen_at, self.end_by].into_iter().flatten().fold(heartbeat.min(core), u64::min)
     }
 
     fn timers(&mut self) {
@@ -250,6 +259,7 @@ impl L2 {
                     self.core.handle(now(), Input::Node(state));
                 }
                 Command::Shutdown => {
+                    self.end_by = Some(boottime_nanos().saturating_add(nanos(HAND_OVER)));
                     self.core.handle(now(), Input::Shutdown);
                 }
                 Command::Holdings => self.holdings(),
