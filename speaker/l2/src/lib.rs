@@ -8,9 +8,11 @@
 //! |---|---|---|
 //! | `core` | 1, 24 (stall), 42 (lists) | the node: interfaces, specs, time, dispatch |
 //! | `placement` | 50 | which interface carries an address |
-//! | `segment` | 3, 24, 44, 51, 52 | one interface: state, frames in and out |
+//! | `segment` | 3, 5, 24, 44, 51, 52 | one interface: state, frames in and out |
+//! | `specs` | 29, 42 | its specs, groups and filter |
+//! | `vips`, `holdings` | 30, 31, 34, 37 | what is known of each address; decisions carried out |
 //! | `peers` | 6, 7, 9, 31 (reservations) | who is known, replay, challenge |
-//! | `hello` | 10-15 | what hellos say and when, table versions, deltas, SYNC |
+//! | `hello`, `tables` | 10-15 | what hellos say and when, table versions, deltas, SYNC |
 //! | `detect` | 17-21, 23 | loss, suspicion, evidence, death |
 //! | `proof` | 25, 26 | two-way proof, mute |
 //! | `ownership` | 28-36, 41, 42 | pure decisions over plain data |
@@ -43,12 +45,28 @@
 //!   process was stopped, and what it believes is stale (rule A24).
 //! - `now` never goes back; an earlier one is taken for the latest seen.
 
+mod alone;
+mod announce;
+mod answer;
 mod config;
+mod conflict;
+mod context;
 mod core;
+mod detect;
+mod hello;
+mod holdings;
 mod input;
 mod output;
+mod ownership;
+mod peers;
+mod placement;
+mod proof;
+mod segment;
 mod snapshot;
+mod specs;
+mod tables;
 mod time;
+mod vips;
 
 #[cfg(feature = "ablation")]
 pub use config::Ablation;
@@ -58,6 +76,7 @@ pub use herald_wire::hello::Keyring;
 pub use herald_wire::{Boot, ClusterId, Epoch, MacAddr, NodeId, Revision};
 pub use input::{Input, Interface, NodeState, Nodes, VipSpec};
 pub use output::{Cause, Event, Gone, Holding, Output, PeerId, ReleaseReason, Turn};
+pub use placement::glob_matches;
 pub use snapshot::{
     Counters, Lifecycle, OtherVip, PeerSnapshot, PeerState, Refusals, SegmentSnapshot, Snapshot,
 };

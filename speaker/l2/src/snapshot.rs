@@ -3,10 +3,15 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use herald_wire::hello::State;
 use herald_wire::{Boot, Epoch, MacAddr, NodeId};
 
 use crate::config::NodeName;
+use crate::context::Context;
 use crate::output::Holding;
+use crate::ownership::Eligibility;
+use crate::peers::{Peer, Status};
+use crate::segment::Segment;
 
 /// Everything at one moment.
 #[derive(Clone, Debug, Default)]
@@ -174,4 +179,85 @@ pub struct Refusals {
     pub replayed: u64,
     /// From a start that has not proved itself yet (rule A6).
     pub unknown_boot: u64,
+}
+
+impl Segment {
+    pub(crate) fn holdings(&self) -> impl Iterator<Item = Holding> + '_ {
+        self.vips.iter().filter_map(|(_, vip)| {
+            let mine = vip.mine?;
+            Some(Holding {
+                vip: vip.addr,
+                ifindex: self.iface.ifindex,
+                interface: self.iface.name.clone(),
+                mac: self.iface.mac,
+                epoch: mine.epoch,
+                revision: mine.revision,
+                since: mine.since,
+            })
+        })
+    }
+
+    pub(crate) fn snapshot(&self, cx: &Context) -> SegmentSnapshot {
+        let mut holdings: Vec<Holding> = self.holdings().collect();
+        holdings.sort_by_key(|holding| holding.vip);
+        let mut others: Vec<OtherVip> = self
+            .vips
+            .iter()
+            .filter(|(_, vip)| vip.mine.is_none())
+            .map(|(_, vip)| OtherVip {
+                vip: vip.addr,
+                holder: self.rivals(vip).0.map(|rival| rival.node),
+                epoch: vip.max_epoch,
+                eligible: vip.eligibility == Eligibility::Eligible,
+                conflict: vip.watch.as_ref().and_then(|watch| watch.conflict).map(|conflict| conflict.mac),
+            })
+            .collect();
+        others.sort_by_key(|other| other.vip);
+        SegmentSnapshot {
+            ifindex: self.iface.ifindex,
+            interface: self.iface.name.clone(),
+            mac: self.iface.mac,
+            state: self.state,
+            mute: self.is_mute(),
+            able: self.is_able(),
+            interval: self.hello_interval(cx),
+            peers_unheard: self.peers_unheard(),
+            peers: self.peers.iter().map(|peer| self.peer_snapshot(cx, peer)).collect(),
+            holdings,
+            others,
+        }
+    }
+
+    fn peer_snapshot(&self, cx: &Context, peer: &Peer) -> PeerSnapshot {
+        let loss = peer.loss.estimate();
+        let (state, evidence) = match (&peer.status, peer.state) {
+            (Status::Gone { .. }, _) => (PeerState::Gone, 0.0),
+            (Status::Suspected(suspicion), _) => {
+                (PeerState::Suspected, suspicion.evidence(peer.interval, cx.f(), loss, true))
+            }
+            (Status::Alive, State::Listen) => (PeerState::Listening, 0.0),
+            (Status::Alive, State::Active) => (PeerState::Active, 0.0),
+            (Status::Alive, State::Leaving) => (PeerState::Leaving, 0.0),
+        };
+        let claims = self
+            .vips
+            .iter()
+            .filter(|(_, vip)| {
+                vip.claims.iter().any(|claim| claim.node == peer.node && claim.boot == peer.boot)
+            })
+            .count();
+        PeerSnapshot {
+            node: peer.node,
+            name: peer.name.clone(),
+            boot: peer.boot,
+            mac: peer.mac,
+            state,
+            silence: cx.now.since(peer.last_heard),
+            interval: peer.interval,
+            loss,
+            evidence,
+            claims,
+            hellos: (peer.loss.heard, peer.loss.missed),
+        }
+    }
 }

@@ -1,0 +1,174 @@
+//! Answering for what is held: ARP (RFC 826), neighbour solicitations, unicast ones and duplicate address probes too
+//! (RFC 4861 7.2.4, RFC 4862 5.4). The hot path: one lookup, one frame, nothing else.
+//!
+//! Must always hold: nothing is answered for that is not held; answers always carry O=1, so that a client that missed
+//! the announcement moves. Also learns who asks (rule A46) and hands on what tells of others (`conflict`, `proof`).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use herald_wire::MacAddr;
+use herald_wire::arp::{Arp, Operation};
+use herald_wire::ethernet::Ethernet;
+use herald_wire::ndp::{ALL_NODES, Message, Ndp};
+
+use crate::context::Context;
+use crate::segment::Segment;
+use crate::vips::Client;
+
+impl Segment {
+    pub(crate) fn handle_arp(&mut self, cx: &mut Context, ethernet: Ethernet, arp: &Arp) {
+        if arp.sha == self.iface.mac || ethernet.source == self.iface.mac {
+            return;
+        }
+        self.somebody_is_there(cx);
+        if arp.operation == Operation::Request && arp.spa != arp.tpa {
+            self.arp_request(cx, arp);
+        }
+        if arp.operation == Operation::Reply && arp.tha == self.iface.mac {
+            self.proof_by_answer(cx, IpAddr::V4(arp.spa), arp.sha);
+            if let Some(id) = self.vips.find(IpAddr::V4(arp.tpa)) {
+                self.announcement_answered(id, IpAddr::V4(arp.spa));
+            }
+        }
+        // Whoever speaks as one of the addresses says that it is his.
+        if !arp.spa.is_unspecified()
+            && let Some(id) = self.vips.find(IpAddr::V4(arp.spa))
+        {
+            self.other_owner(cx, id, arp.sha);
+        }
+    }
+
+    fn arp_request(&mut self, cx: &mut Context, arp: &Arp) {
+        let Some(id) = self.vips.find(IpAddr::V4(arp.tpa)) else {
+            cx.counters.ignored += 1;
+            return;
+        };
+        let own = self.iface.mac;
+        let Some(vip) = self.vips.get_mut(id) else { return };
+        let client = (!arp.spa.is_unspecified() && is_host(arp.sha))
+            .then_some(Client { ip: IpAddr::V4(arp.spa), mac: arp.sha });
+        if let Some(client) = client {
+            vip.remember_client(client);
+        }
+        if vip.mine.is_some() {
+            cx.counters.arp_requests += 1;
+            if is_host(arp.sha) {
+                cx.counters.replies += 1;
+                cx.transmit(self.ifindex(), arp.answer(own).to_frame(Ethernet::new(arp.sha, own)));
+            }
+            // He asks: so he has heard of us by now.
+            if let Some(client) = client {
+                self.announcement_answered(id, client.ip);
+            }
+        }
+        if client.is_some() {
+            self.proof.client_v4 =
+                client.filter(|client| !self.is_own_v4(client.ip)).or(self.proof.client_v4);
+        }
+    }
+
+    pub(crate) fn handle_ndp(&mut self, cx: &mut Context, ethernet: Ethernet, ndp: &Ndp) {
+        if ethernet.source == self.iface.mac {
+            return;
+        }
+        self.somebody_is_there(cx);
+        match ndp.message {
+            Message::Solicitation { target, source_mac } => {
+                self.solicitation(cx, ethernet, ndp, target, source_mac);
+            }
+            Message::Advertisement { target, target_mac, .. } => {
+                let mac = target_mac.unwrap_or(ethernet.source);
+                if ethernet.destination == self.iface.mac {
+                    self.proof_by_answer(cx, IpAddr::V6(target), mac);
+                    if let Some(id) = self.vips.find(IpAddr::V6(ndp.destination)) {
+                        self.announcement_answered(id, IpAddr::V6(target));
+                    }
+                }
+                if let Some(id) = self.vips.find(IpAddr::V6(target)) {
+                    self.other_owner(cx, id, mac);
+                }
+            }
+        }
+    }
+
+    fn solicitation(
+        &mut self,
+        cx: &mut Context,
+        ethernet: Ethernet,
+        ndp: &Ndp,
+        target: Ipv6Addr,
+        source_mac: Option<MacAddr>,
+    ) {
+        // Whoever asks as one of the addresses says that it is his.
+        if let Some(id) = self.vips.find(IpAddr::V6(ndp.source)) {
+            self.other_owner(cx, id, source_mac.unwrap_or(ethernet.source));
+        }
+        let Some(id) = self.vips.find(IpAddr::V6(target)) else {
+            cx.counters.ignored += 1;
+            return;
+        };
+        let own = self.iface.mac;
+        let asker = source_mac.unwrap_or(ethernet.source);
+        let Some(vip) = self.vips.get_mut(id) else { return };
+        let client = (!ndp.source.is_unspecified() && is_host(asker))
+            .then_some(Client { ip: IpAddr::V6(ndp.source), mac: asker });
+        if let Some(client) = client {
+            vip.remember_client(client);
+        }
+        if vip.mine.is_some() {
+            cx.counters.nd_solicitations += 1;
+            if let Some(answer) = ndp.answer(own) {
+                let to = if ndp.is_probe() {
+                    Some(Ethernet::multicast(ALL_NODES, own))
+                } else {
+                    is_host(asker).then(|| Ethernet::new(asker, own))
+                };
+                if let Some(to) = to {
+                    cx.counters.replies += 1;
+                    cx.transmit(self.ifindex(), answer.to_frame(to));
+                }
+            }
+            if let Some(client) = client {
+                self.announcement_answered(id, client.ip);
+            }
+        } else if ndp.is_probe() {
+            // Somebody is about to use an address that this node only watches.
+            self.other_prober(cx, id, ethernet.source);
+        }
+        if client.is_some() {
+            self.proof.client_v6 = client.or(self.proof.client_v6);
+        }
+    }
+
+    fn is_own_v4(&self, ip: IpAddr) -> bool {
+        self.iface.addresses.iter().any(|net| net.addr() == ip)
+    }
+
+    pub(crate) fn own_ipv4(&self) -> Option<Ipv4Addr> {
+        self.iface.addresses.iter().find_map(|net| match net.addr() {
+            IpAddr::V4(ip) => Some(ip),
+            IpAddr::V6(_) => None,
+        })
+    }
+
+    pub(crate) fn own_link_local(&self) -> Option<Ipv6Addr> {
+        self.iface.addresses.iter().find_map(|net| match net.addr() {
+            IpAddr::V6(ip) if ip.is_unicast_link_local() => Some(ip),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn own_v6(&self) -> Option<Ipv6Addr> {
+        self.own_link_local().or_else(|| {
+            self.iface.addresses.iter().find_map(|net| match net.addr() {
+                IpAddr::V6(ip) => Some(ip),
+                IpAddr::V4(_) => None,
+            })
+        })
+    }
+}
+
+/// An Ethernet address that one host can have.
+fn is_host(mac: MacAddr) -> bool {
+    !mac.is_zero() && !mac.is_multicast() && !mac.is_broadcast()
+}

@@ -1,0 +1,259 @@
+//! Foreign owners: probes before the very first claim (rule A33, RFC 5227 2.1.1, RFC 4862 5.4), conflicts while
+//! holding (A47, RFC 5227 2.4).
+//!
+//! Owns what is known of somebody outside who speaks as one of our addresses. Must always hold: an announcement by a
+//! peer is never a conflict; a holder defends at most once in 10 s and never gives up to a foreigner while peers are
+//! heard (rule A49 in `alone` is the exception).
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use herald_wire::MacAddr;
+use herald_wire::arp::Arp;
+use herald_wire::ethernet::Ethernet;
+use herald_wire::ndp::{Ndp, solicited_node};
+
+use crate::context::Context;
+use crate::output::Event;
+use crate::ownership::Probe;
+use crate::segment::Segment;
+use crate::time::Instant;
+use crate::vips::{Vip, VipId};
+
+/// Probes before a first claim, and their distance (rule A33).
+const PROBES: u8 = 3;
+const PROBE_EVERY: Duration = Duration::from_millis(50);
+/// Unanswered probes are good for a claim for so long.
+const CLEAR_FOR: Duration = Duration::from_secs(1);
+/// An address that somebody owns is tried again after this.
+const RETRY_MIN: Duration = Duration::from_secs(10);
+const RETRY_MAX: Duration = Duration::from_secs(20);
+/// A peer's claim is about to be heard; look again soon.
+const RETRY_PEER: Duration = Duration::from_millis(200);
+/// RFC 5227, DEFEND_INTERVAL.
+const DEFEND_EVERY: Duration = Duration::from_secs(10);
+/// A conflict not seen for this long is over.
+const OVER_AFTER: Duration = Duration::from_mins(1);
+
+/// What is known of others who speak as an address.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Watch {
+    pub(crate) probing: Probing,
+    /// Rounds of probes without an answer since the last answer; three make an address free (rule A48).
+    pub(crate) quiet_rounds: u8,
+    pub(crate) conflict: Option<Conflict>,
+}
+
+/// Probes for one address.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) enum Probing {
+    #[default]
+    Idle,
+    /// Begins then (rule A48: after a random time).
+    Starts(Instant),
+    Running {
+        sent: u8,
+        next: Instant,
+    },
+    /// Nobody answered.
+    Clear(Instant),
+    /// Somebody did.
+    Answered {
+        retry: Instant,
+    },
+}
+
+/// Somebody outside has our address.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Conflict {
+    pub(crate) mac: MacAddr,
+    pub(crate) first: Instant,
+    pub(crate) last: Instant,
+    defended: Option<Instant>,
+}
+
+impl Segment {
+    /// Whether this address may be claimed without probes, as far as probes are concerned.
+    pub(crate) fn probe_for(&self, cx: &Context, vip: &Vip) -> Probe {
+        let Some(spec) = &vip.spec else { return Probe::Clear };
+        let first_ever =
+            spec.conflict_detection && vip.never_held() && !spec.holders_hint.contains(&cx.config.name);
+        if !first_ever && !self.peers_unheard() {
+            return Probe::Clear;
+        }
+        match vip.watch.as_ref().map(|watch| watch.probing).unwrap_or_default() {
+            Probing::Clear(at) if cx.now.since(at) < CLEAR_FOR => Probe::Clear,
+            Probing::Idle | Probing::Clear(_) => Probe::Needed,
+            Probing::Starts(at) | Probing::Running { next: at, .. } => Probe::Wait(at),
+            Probing::Answered { retry } if retry <= cx.now => Probe::Needed,
+            Probing::Answered { retry } => Probe::Wait(retry),
+        }
+    }
+
+    /// Begins to ask who has the address.
+    pub(crate) fn start_probing(&mut self, cx: &mut Context, id: VipId) {
+        let delay = self.probe_delay(cx, id);
+        let now = cx.now;
+        let Some(watch) = self.watch(id) else { return };
+        watch.probing = Probing::Starts(now + delay);
+        if delay.is_zero() {
+            self.probe_tick(cx, id);
+        }
+        self.evaluate(cx, id);
+    }
+
+    /// Sends the next probe, or finds that nobody answered.
+    pub(crate) fn probe_tick(&mut self, cx: &mut Context, id: VipId) {
+        self.conflict_tick(cx, id);
+        let now = cx.now;
+        let alone = self.peers_unheard();
+        let Some(watch) = self.vips.get_mut(id).and_then(|vip| vip.watch.as_deref_mut()) else { return };
+        let sent = match watch.probing {
+            Probing::Starts(at) if at <= now => 0,
+            Probing::Running { sent, next } if next <= now => sent,
+            _ => return,
+        };
+        if sent < PROBES {
+            watch.probing = Probing::Running { sent: sent + 1, next: now + PROBE_EVERY };
+            self.send_probe(cx, id);
+        } else if alone && watch.quiet_rounds > 1 {
+            // Somebody answered a while ago: one quiet round is not enough.
+            watch.quiet_rounds -= 1;
+            self.probe_answered(cx, id, true);
+        } else {
+            watch.quiet_rounds = 0;
+            watch.probing = Probing::Clear(now);
+        }
+    }
+
+    fn send_probe(&mut self, cx: &mut Context, id: VipId) {
+        let own = self.iface.mac;
+        let Some(vip) = self.vips.get(id) else { return };
+        let frame = match vip.addr {
+            IpAddr::V4(ip) => Arp::probe(ip, own).to_frame(Ethernet::broadcast(own)),
+            IpAddr::V6(ip) => Ndp::probe(ip).to_frame(Ethernet::multicast(solicited_node(ip), own)),
+        };
+        cx.transmit(self.ifindex(), frame);
+    }
+
+    /// Not now: tries again later.
+    pub(crate) fn probe_answered(&mut self, cx: &mut Context, id: VipId, alone: bool) {
+        let pause = if alone { Self::reprobe_pause(cx) } else { cx.random.between(RETRY_MIN, RETRY_MAX) };
+        let retry = cx.now + pause;
+        if let Some(watch) = self.watch(id) {
+            watch.probing = Probing::Answered { retry };
+        }
+    }
+
+    /// Somebody with this Ethernet address speaks as one of our addresses.
+    pub(crate) fn other_owner(&mut self, cx: &mut Context, id: VipId, mac: MacAddr) {
+        if mac == self.iface.mac {
+            return;
+        }
+        let from_peer = self.peers.present().any(|peer| peer.mac == mac);
+        let Some(vip) = self.vips.get(id) else { return };
+        if vip.spec.is_none() && vip.mine.is_none() {
+            return;
+        }
+        match (vip.mine.is_some(), from_peer) {
+            // Rule A47: he is about to learn that it is mine, or I that it is his.
+            (true, true) => self.reannounce(cx, id),
+            (true, false) => self.conflict_held(cx, id, mac),
+            (false, _) => self.owner_found(cx, id, mac, from_peer),
+        }
+    }
+
+    /// Somebody asks whether anybody has an address that this node may be about to claim.
+    pub(crate) fn other_prober(&mut self, cx: &mut Context, id: VipId, mac: MacAddr) {
+        let probing = self.vips.get(id).and_then(|vip| vip.watch.as_deref()).is_some_and(Watch::is_probing);
+        let from_peer = self.peers.present().any(|peer| peer.mac == mac);
+        if probing && !from_peer {
+            self.owner_found(cx, id, mac, false);
+        }
+    }
+
+    fn conflict_held(&mut self, cx: &mut Context, id: VipId, mac: MacAddr) {
+        let (now, ifindex) = (cx.now, self.ifindex());
+        let Some(conflict) = self.note_conflict(cx, id, mac, true) else { return };
+        if self.peers_unheard() && self.gives_way(cx, id, &conflict) {
+            return;
+        }
+        if conflict.defended.is_none_or(|at| now.since(at) >= DEFEND_EVERY) {
+            if let Some(conflict) = self.watch(id).and_then(|watch| watch.conflict.as_mut()) {
+                conflict.defended = Some(now);
+            }
+            self.reannounce(cx, id);
+        }
+        let _ = ifindex;
+    }
+
+    fn owner_found(&mut self, cx: &mut Context, id: VipId, mac: MacAddr, from_peer: bool) {
+        let alone = self.peers_unheard();
+        let probing = self.vips.get(id).and_then(|vip| vip.watch.as_deref()).is_some_and(Watch::is_probing);
+        if alone {
+            if let Some(watch) = self.watch(id) {
+                watch.quiet_rounds = PROBES;
+            }
+            self.probe_answered(cx, id, true);
+        } else if probing && from_peer {
+            let retry = cx.now + RETRY_PEER;
+            if let Some(watch) = self.watch(id) {
+                watch.probing = Probing::Answered { retry };
+            }
+        } else if probing {
+            self.probe_answered(cx, id, false);
+            self.note_conflict(cx, id, mac, false);
+        } else {
+            return;
+        }
+        self.evaluate(cx, id);
+    }
+
+    /// Remembers a conflict and tells of it once.
+    fn note_conflict(&mut self, cx: &mut Context, id: VipId, mac: MacAddr, held: bool) -> Option<Conflict> {
+        let (now, ifindex) = (cx.now, self.ifindex());
+        let vip = self.vips.get(id)?.addr;
+        let watch = self.watch(id)?;
+        let known = watch.conflict.filter(|conflict| conflict.mac == mac);
+        let conflict = Conflict {
+            mac,
+            first: known.map_or(now, |conflict| conflict.first),
+            last: now,
+            defended: watch.conflict.and_then(|conflict| conflict.defended),
+        };
+        watch.conflict = Some(conflict);
+        if known.is_none() {
+            cx.event(Event::Conflict { vip, ifindex, mac, held });
+        }
+        self.vips.set_due(id, Some(now + OVER_AFTER));
+        Some(conflict)
+    }
+
+    /// Ends a conflict that has not been seen for a while.
+    fn conflict_tick(&mut self, cx: &mut Context, id: VipId) {
+        let (now, ifindex) = (cx.now, self.ifindex());
+        let Some(vip) = self.vips.get_mut(id) else { return };
+        let addr = vip.addr;
+        let Some(watch) = vip.watch.as_deref_mut() else { return };
+        if watch.conflict.is_some_and(|conflict| now.since(conflict.last) >= OVER_AFTER) {
+            watch.conflict = None;
+            cx.event(Event::ConflictOver { vip: addr, ifindex });
+        }
+    }
+
+    /// When a conflict may be over, for the next look at the address.
+    pub(crate) fn conflict_due(&self, id: VipId) -> Option<Instant> {
+        let conflict = self.vips.get(id)?.watch.as_deref()?.conflict?;
+        Some(conflict.last + OVER_AFTER)
+    }
+
+    pub(crate) fn watch(&mut self, id: VipId) -> Option<&mut Watch> {
+        Some(self.vips.get_mut(id)?.watch.get_or_insert_default())
+    }
+}
+
+impl Watch {
+    fn is_probing(&self) -> bool {
+        !matches!(self.probing, Probing::Idle | Probing::Answered { .. })
+    }
+}

@@ -1,0 +1,112 @@
+//! What every part of the core works with: the clock's reading, randomness, what goes out.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use herald_wire::{Boot, Salt};
+use rand_chacha::ChaCha12Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+use crate::config::Config;
+use crate::input::NodeState;
+use crate::output::{Event, Output};
+use crate::snapshot::Counters;
+use crate::time::Instant;
+
+/// Shared by all segments of a node.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) config: Config,
+    pub(crate) now: Instant,
+    pub(crate) boot: Boot,
+    pub(crate) node: NodeState,
+    pub(crate) random: Random,
+    pub(crate) counters: Counters,
+    pub(crate) outputs: VecDeque<Output>,
+}
+
+impl Context {
+    pub(crate) fn new(config: Config, now: Instant) -> Self {
+        let mut random = Random(ChaCha12Rng::from_seed(config.seed));
+        Self {
+            config,
+            now,
+            boot: random.boot(),
+            node: NodeState::default(),
+            random,
+            counters: Counters::default(),
+            outputs: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn transmit(&mut self, ifindex: u32, bytes: Vec<u8>) {
+        self.outputs.push_back(Output::Transmit { ifindex, bytes });
+    }
+
+    pub(crate) fn event(&mut self, event: Event) {
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    /// Is this rule taken out? Only simulations can.
+    #[cfg(feature = "ablation")]
+    pub(crate) fn lacks(&self, rule: Rule) -> bool {
+        let ablation = self.config.ablation;
+        match rule {
+            Rule::Proof => ablation.no_proof,
+            Rule::Reservation => ablation.no_reservation,
+            Rule::Hints => ablation.no_hints,
+            Rule::Drop => ablation.no_drop,
+            Rule::FastSuspicion => ablation.no_fast_suspicion,
+        }
+    }
+
+    /// Is this rule taken out? Only simulations can.
+    #[cfg(not(feature = "ablation"))]
+    #[expect(
+        clippy::unused_self,
+        reason = "the simulation's twin of this function looks at the configuration"
+    )]
+    pub(crate) const fn lacks(&self, _: Rule) -> bool {
+        false
+    }
+
+    /// h of rule A15.
+    pub(crate) fn h(&self) -> Duration {
+        self.config.profile.hello()
+    }
+
+    /// f of rule A15.
+    pub(crate) fn f(&self) -> Duration {
+        self.config.profile.fast()
+    }
+}
+
+/// Rules that a simulation can take out, to see what they are good for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Rule {
+    Proof,
+    Reservation,
+    Hints,
+    Drop,
+    FastSuspicion,
+}
+
+/// The only source of randomness.
+#[derive(Debug)]
+pub(crate) struct Random(ChaCha12Rng);
+
+impl Random {
+    pub(crate) fn boot(&mut self) -> Boot {
+        Boot(self.0.next_u64())
+    }
+
+    pub(crate) fn salt(&mut self) -> Salt {
+        Salt(self.0.next_u64())
+    }
+
+    /// Somewhere from `low` up to, not including, `high`.
+    pub(crate) fn between(&mut self, low: Duration, high: Duration) -> Duration {
+        let span = u64::try_from(high.saturating_sub(low).as_nanos()).unwrap_or(u64::MAX);
+        low + Duration::from_nanos(self.0.next_u64() % span.max(1))
+    }
+}

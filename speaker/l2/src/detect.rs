@@ -1,0 +1,246 @@
+//! Who is alive: measured loss, suspicion, evidence, death (rules A17-A19, A21, A23).
+//!
+//! Must always hold: a peer is declared dead only on evidence of e^32 against loss, gathered while this node could
+//! prove that it is connected itself. Without kernel probes DEAD is GONE (rule A23 [1]).
+
+use std::time::Duration;
+
+use herald_wire::NodeId;
+use herald_wire::hello::Suspect;
+
+use crate::context::{Context, Rule};
+use crate::output::{Event, Gone};
+use crate::peers::{FORGET, Status};
+use crate::segment::Segment;
+use crate::time::Instant;
+
+/// ln of the odds at which a peer is dead (rule A21).
+const DEAD_AT: f64 = 32.0;
+const LOSS_FLOOR: f64 = 0.001;
+const LOSS_CAP: f64 = 0.6;
+/// Assumed while fewer hellos than this have been expected.
+const SAMPLES_TO_TRUST: u32 = 8;
+const LOSS_BEFORE: f64 = 0.1;
+/// A node that is mute for longer stops shouting: it has no audience (the rate of rule A18 is meant for moments).
+const SHOUT_FOR: Duration = Duration::from_secs(1);
+
+/// The fate of the last 64 hellos expected (rule A17).
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Loss {
+    /// A set bit is a miss.
+    window: u64,
+    samples: u32,
+    pub(crate) heard: u64,
+    pub(crate) missed: u64,
+}
+
+impl Loss {
+    /// A hello came `silence` after the one before, promised within `interval`.
+    fn record(&mut self, silence: Duration, interval: Duration, f: Duration) {
+        self.heard += 1;
+        // Extra hellos come early; they were not promised, so they say nothing about loss.
+        if silence * 2 < interval {
+            return;
+        }
+        // Hellos come every 0.9 to 1 interval; f of slack for a late loop on either side.
+        let missed = times(silence.saturating_sub(f), interval);
+        self.missed += u64::from(missed);
+        self.window = self
+            .window
+            .checked_shl(missed)
+            .map_or(u64::MAX, |window| window | 1u64.checked_shl(missed).map_or(u64::MAX, |bit| bit - 1));
+        self.window <<= 1;
+        self.samples = (self.samples + missed + 1).min(u64::BITS);
+    }
+
+    /// p of rule A17, one sigma on the safe side.
+    pub(crate) fn estimate(&self) -> f64 {
+        if self.samples == 0 {
+            return LOSS_BEFORE;
+        }
+        let valid = u64::MAX.checked_shr(u64::BITS - self.samples).unwrap_or(0);
+        let n = f64::from(self.samples);
+        let p = f64::from((self.window & valid).count_ones()) / n;
+        let p = (p + (p * (1.0 - p) / n).sqrt()).clamp(LOSS_FLOOR, LOSS_CAP);
+        if self.samples < SAMPLES_TO_TRUST { p.max(LOSS_BEFORE) } else { p }
+    }
+}
+
+/// A peer that has been silent for longer than it promised.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Suspicion {
+    pub(crate) since: Instant,
+    /// Silence before the suspicion; counts if proof comes at once.
+    before: Duration,
+    /// Time since then that proof covers.
+    proved: Duration,
+    /// Up to where that has been reckoned.
+    covered_to: Instant,
+}
+
+impl Suspicion {
+    fn new(silence: Duration, now: Instant) -> Self {
+        Self { since: now, before: silence, proved: Duration::ZERO, covered_to: now }
+    }
+
+    /// Rule A21: time without fresh proof counts for nothing. `fresh` is 6f; after twice that the node was cut off,
+    /// and what it gathered before says nothing about the peer.
+    fn reckon(&mut self, now: Instant, proof: Option<Instant>, fresh: Duration) {
+        let Some(proof) = proof else { return };
+        if proof > self.covered_to {
+            let gap = proof.since(self.covered_to);
+            if gap <= fresh {
+                self.proved += gap;
+            } else if gap > fresh * 2 {
+                self.before = Duration::ZERO;
+                self.proved = Duration::ZERO;
+            } else if self.proved.is_zero() {
+                self.before = Duration::ZERO;
+            }
+            self.covered_to = proof;
+        }
+        let end = now.min(proof + fresh);
+        if end > self.covered_to {
+            self.proved += end.since(self.covered_to);
+            self.covered_to = end;
+        }
+    }
+
+    /// E of rule A21. `answers`: peers answer a SUSPECT at once (rule A19), so each f of it unanswered counts.
+    pub(crate) fn evidence(&self, interval: Duration, f: Duration, p: f64, answers: bool) -> f64 {
+        let silent = f64::from(times(self.before + self.proved, interval)) * -p.ln();
+        let round_trip = (1.0 - p) * (1.0 - p);
+        let asked = f64::from(times(self.proved.saturating_sub(f), f)) * -(1.0 - round_trip).ln();
+        silent + if answers { asked } else { 0.0 }
+    }
+}
+
+/// How many whole `part`s are in `whole`.
+fn times(whole: Duration, part: Duration) -> u32 {
+    u32::try_from(whole.as_nanos() / part.as_nanos().max(1)).unwrap_or(u32::MAX)
+}
+
+impl Segment {
+    /// A hello of this peer has just been accepted.
+    pub(crate) fn peer_heard(&mut self, cx: &mut Context, node: NodeId) {
+        let (now, f, ifindex) = (cx.now, cx.f(), self.ifindex());
+        let Some(peer) = self.peers.get_mut(node) else { return };
+        let silence = now.since(peer.last_heard);
+        let (interval, suspected) = (peer.interval, peer.is_suspected());
+        peer.loss.record(silence, interval, f);
+        peer.last_heard = now;
+        if suspected {
+            peer.status = Status::Alive;
+            let peer = peer.id();
+            cx.event(Event::Unsuspected { ifindex, peer, silence });
+            self.candidates_stale = true;
+        }
+    }
+
+    /// Looks at a peer whose time has come, and says when to look again.
+    pub(crate) fn check_peer(&mut self, cx: &mut Context, node: NodeId) {
+        self.end_reservation(cx, node);
+        self.request_table(cx, node);
+        let (now, f, h) = (cx.now, cx.f(), cx.h());
+        let ifindex = self.ifindex();
+        let proof = self.latest_proof();
+        let Some(peer) = self.peers.get_mut(node) else { return };
+        let silence = now.since(peer.last_heard);
+        let suspect_at = peer.last_heard + peer.interval * 2 + f * 2;
+        let next = match &mut peer.status {
+            Status::Gone { since, .. } => {
+                let forget_at = *since + FORGET;
+                if now >= forget_at {
+                    self.peers.remove(node);
+                    self.forget_claims(cx, node);
+                    return;
+                }
+                forget_at
+            }
+            Status::Alive if now >= suspect_at => {
+                peer.status = Status::Suspected(Suspicion::new(silence, now));
+                cx.counters.suspicions += 1;
+                let peer = peer.id();
+                cx.event(Event::Suspected { ifindex, peer, silence });
+                self.candidates_stale = true;
+                self.proof_needed(cx);
+                self.hello_soon(cx);
+                now + f
+            }
+            Status::Alive => suspect_at,
+            Status::Suspected(suspicion) => {
+                suspicion.reckon(
+                    now,
+                    proof.filter(|(asked, _)| *asked >= suspicion.since).map(|(_, at)| at),
+                    f * 6,
+                );
+                if cx.lacks(Rule::Proof) {
+                    suspicion.proved = now.since(suspicion.since);
+                }
+                let loss = peer.loss.estimate();
+                let evidence = suspicion.evidence(peer.interval, f, loss, !cx.lacks(Rule::FastSuspicion));
+                if evidence >= DEAD_AT && silence >= (h * 3).max(peer.interval * 2 + h) {
+                    let how = Gone::Dead { silence, evidence, loss };
+                    cx.counters.deaths += 1;
+                    self.peer_gone(cx, node, how);
+                    now + FORGET
+                } else {
+                    now + f
+                }
+            }
+        };
+        let next = match self.peers.get(node) {
+            Some(peer) => [peer.reserved_until, peer.table.next_request().filter(|_| !peer.is_gone())]
+                .into_iter()
+                .flatten()
+                .fold(next, Instant::min),
+            None => next,
+        };
+        self.peers.look_at(node, next.max(now + Duration::from_millis(1)));
+    }
+
+    /// Proof has just come: reckon what it covers.
+    pub(crate) fn reckon_proof(&mut self, cx: &Context, node: NodeId) {
+        let (now, fresh) = (cx.now, cx.f() * 6);
+        let proof = self.latest_proof();
+        if let Some(peer) = self.peers.get_mut(node)
+            && let Status::Suspected(suspicion) = &mut peer.status
+        {
+            suspicion.reckon(
+                now,
+                proof.filter(|(asked, _)| *asked >= suspicion.since).map(|(_, at)| at),
+                fresh,
+            );
+        }
+    }
+
+    /// Rule A23: its claims are void, at once.
+    pub(crate) fn peer_gone(&mut self, cx: &mut Context, node: NodeId, how: Gone) {
+        let (now, ifindex) = (cx.now, self.ifindex());
+        let Some(peer) = self.peers.get_mut(node) else { return };
+        peer.status = Status::Gone { how, since: now };
+        peer.reserved_until = None;
+        let peer = peer.id();
+        cx.event(Event::PeerDown { ifindex, peer, how });
+        self.candidates_stale = true;
+        self.void_claims(cx, node, how);
+        self.peers.look_at(node, now + FORGET);
+    }
+
+    /// Whom to list in SUSPECT (rule A18).
+    pub(crate) fn suspects(&self) -> Vec<Suspect> {
+        self.peers
+            .iter()
+            .filter(|peer| peer.is_suspected())
+            .map(|peer| Suspect { node: peer.node, boot: peer.boot })
+            .collect()
+    }
+
+    /// Is anybody suspected, and not for so long that shouting is pointless?
+    pub(crate) fn suspects_lately(&self, now: Instant) -> bool {
+        self.peers.iter().any(|peer| match &peer.status {
+            Status::Suspected(suspicion) => now.since(suspicion.since) < SHOUT_FOR,
+            _ => false,
+        })
+    }
+}

@@ -1,0 +1,315 @@
+//! Who is known on a segment: the peer table, replay windows, challenges (rules A6, A7, A9) and how long a previous
+//! boot's claims count (A31).
+//!
+//! Owns what is known of each peer. Must always hold: nothing of a (node, boot, ifindex) that has not echoed a fresh
+//! salt gets past this table; the table and the challenges are bounded. Does not judge who is dead (`detect`).
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use herald_wire::hello::{Hello, State};
+use herald_wire::{Boot, Counter, IfIndex, MacAddr, NodeId, ReplayWindow, Salt};
+
+use crate::config::NodeName;
+use crate::detect::{Loss, Suspicion};
+use crate::output::{Gone, PeerId};
+use crate::tables::Table;
+use crate::time::Instant;
+
+/// Peers remembered; a segment with more speakers is beyond any plan.
+const CAPACITY: usize = 4_096;
+/// Challenges that wait for their answer.
+const PENDING: usize = 256;
+/// Challenges sent per second, in all (rule A7).
+const CHALLENGES_PER_SECOND: u32 = 20;
+/// A challenge is sent again after this.
+const CHALLENGE_RETRY: Duration = Duration::from_millis(50);
+/// A peer that is gone is forgotten after this (rule A21).
+pub(crate) const FORGET: Duration = Duration::from_mins(1);
+
+/// One known peer.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) node: NodeId,
+    pub(crate) boot: Boot,
+    pub(crate) ifindex: IfIndex,
+    pub(crate) mac: MacAddr,
+    pub(crate) name: Option<NodeName>,
+    pub(crate) state: State,
+    pub(crate) able: bool,
+    pub(crate) reach: u16,
+    pub(crate) interval: Duration,
+    pub(crate) ipv4: Option<Ipv4Addr>,
+    pub(crate) ipv6: Option<Ipv6Addr>,
+    pub(crate) status: Status,
+    pub(crate) last_heard: Instant,
+    pub(crate) loss: Loss,
+    pub(crate) table: Table,
+    /// Until when claims of its previous boots count (rule A31).
+    pub(crate) reserved_until: Option<Instant>,
+    /// Since when it is ACTIVE, in this boot.
+    pub(crate) active_since: Option<Instant>,
+    pub(crate) known_since: Instant,
+    /// When `Peers::timers` brings it up next; other entries there are of an earlier plan.
+    next_look: Option<Instant>,
+    window: ReplayWindow,
+}
+
+/// A peer's condition as seen from here.
+#[derive(Debug)]
+pub(crate) enum Status {
+    Alive,
+    Suspected(Suspicion),
+    Gone { how: Gone, since: Instant },
+}
+
+/// What a frame's header says about its sender, verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Triple {
+    pub(crate) node: NodeId,
+    pub(crate) boot: Boot,
+    pub(crate) ifindex: IfIndex,
+}
+
+/// How a frame's sender is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// Known, and the frame is fresh; `in_order`: newer than all before.
+    Known { in_order: bool },
+    /// Known, but seen before or too old.
+    Replayed,
+    /// Has to prove itself first.
+    Unknown,
+}
+
+/// Whether an echo made a peer known.
+#[derive(Debug)]
+pub(crate) enum Accepted {
+    /// It proves nothing, or the table is full.
+    No,
+    /// A node not known before.
+    New,
+    /// A node that was this before.
+    Again(Box<Peer>),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Pending {
+    triple: Triple,
+    salt: Salt,
+    sent: Instant,
+}
+
+/// All peers of a segment.
+#[derive(Debug, Default)]
+pub(crate) struct Peers {
+    map: BTreeMap<NodeId, Peer>,
+    pending: BTreeMap<NodeId, Pending>,
+    timers: BinaryHeap<Reverse<(Instant, NodeId)>>,
+    challenged: Bucket,
+}
+
+impl Peer {
+    pub(crate) fn is_gone(&self) -> bool {
+        matches!(self.status, Status::Gone { .. })
+    }
+
+    pub(crate) fn is_suspected(&self) -> bool {
+        matches!(self.status, Status::Suspected(_))
+    }
+
+    pub(crate) fn id(&self) -> PeerId {
+        PeerId { node: self.node, name: self.name.clone(), boot: self.boot, mac: self.mac }
+    }
+
+    fn new(triple: Triple, counter: Counter, mac: MacAddr, hello: &Hello, now: Instant) -> Self {
+        let mut peer = Self {
+            node: triple.node,
+            boot: triple.boot,
+            ifindex: triple.ifindex,
+            mac,
+            name: None,
+            state: hello.state,
+            able: hello.able,
+            reach: hello.reach,
+            interval: Duration::ZERO,
+            ipv4: None,
+            ipv6: None,
+            status: Status::Alive,
+            last_heard: now,
+            loss: Loss::default(),
+            table: Table::default(),
+            reserved_until: None,
+            active_since: None,
+            known_since: now,
+            next_look: None,
+            window: ReplayWindow::starting_at(counter),
+        };
+        peer.take_fields(mac, hello, now);
+        peer
+    }
+
+    /// What each hello says anew.
+    pub(crate) fn take_fields(&mut self, mac: MacAddr, hello: &Hello, now: Instant) {
+        self.mac = mac;
+        self.state = hello.state;
+        self.able = hello.able;
+        self.reach = hello.reach;
+        // A promise of zero would make every moment a silence.
+        self.interval = Duration::from_millis(u64::from(hello.interval_ms.max(1)));
+        self.ipv4 = hello.ipv4;
+        self.ipv6 = hello.ipv6;
+        if let Some(name) = &hello.name
+            && self.name.as_ref().is_none_or(|known| known.as_str() != name)
+        {
+            self.name = Some(NodeName::from(name.as_str()));
+        }
+        if hello.state == State::Active {
+            self.active_since.get_or_insert(now);
+        }
+    }
+}
+
+impl Peers {
+    pub(crate) fn get(&self, node: NodeId) -> Option<&Peer> {
+        self.map.get(&node)
+    }
+
+    pub(crate) fn get_mut(&mut self, node: NodeId) -> Option<&mut Peer> {
+        self.map.get_mut(&node)
+    }
+
+    pub(crate) fn remove(&mut self, node: NodeId) {
+        self.map.remove(&node);
+    }
+
+    /// Every peer, in order of id.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Peer> {
+        self.map.values()
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Peer> {
+        self.map.values_mut()
+    }
+
+    /// Those not gone.
+    pub(crate) fn present(&self) -> impl Iterator<Item = &Peer> {
+        self.iter().filter(|peer| !peer.is_gone())
+    }
+
+    pub(crate) fn any_present(&self) -> bool {
+        self.present().next().is_some()
+    }
+
+    /// Rule A6. Call it for verified frames only.
+    pub(crate) fn admit(&mut self, triple: Triple, counter: Counter) -> Admission {
+        let Some(peer) = self.map.get_mut(&triple.node) else { return Admission::Unknown };
+        if peer.boot != triple.boot || peer.ifindex != triple.ifindex {
+            return Admission::Unknown;
+        }
+        let in_order = counter > peer.window.highest();
+        match peer.window.take(counter) {
+            Ok(()) => Admission::Known { in_order },
+            Err(_) => Admission::Replayed,
+        }
+    }
+
+    /// Whether to challenge this triple now, and with which salt (rule A7).
+    pub(crate) fn challenge(&mut self, triple: Triple, now: Instant, salt: Salt) -> Option<Salt> {
+        if let Some(pending) = self.pending.get(&triple.node) {
+            let again = now.since(pending.sent) >= CHALLENGE_RETRY;
+            if !again {
+                return None;
+            }
+        }
+        if self.pending.len() >= PENDING {
+            self.pending.retain(|_, pending| now.since(pending.sent) < Duration::from_secs(1));
+        }
+        if self.pending.len() >= PENDING || !self.challenged.take(now, CHALLENGES_PER_SECOND) {
+            return None;
+        }
+        // The same triple gets the same salt again, so that a late answer to the first still counts.
+        let salt = match self.pending.get(&triple.node) {
+            Some(pending) if pending.triple == triple => pending.salt,
+            _ => salt,
+        };
+        self.pending.insert(triple.node, Pending { triple, salt, sent: now });
+        Some(salt)
+    }
+
+    /// Takes up a peer that echoed its salt.
+    pub(crate) fn accept(
+        &mut self,
+        triple: Triple,
+        counter: Counter,
+        mac: MacAddr,
+        hello: &Hello,
+        now: Instant,
+    ) -> Accepted {
+        let proven = self
+            .pending
+            .get(&triple.node)
+            .is_some_and(|pending| pending.triple == triple && hello.echo == Some(pending.salt));
+        if !proven || (!self.map.contains_key(&triple.node) && self.map.len() >= CAPACITY) {
+            return Accepted::No;
+        }
+        self.pending.remove(&triple.node);
+        match self.map.insert(triple.node, Peer::new(triple, counter, mac, hello, now)) {
+            None => Accepted::New,
+            Some(before) => Accepted::Again(Box::new(before)),
+        }
+    }
+
+    /// Looks at the peer at `at` at the latest.
+    pub(crate) fn look_at(&mut self, node: NodeId, at: Instant) {
+        if let Some(peer) = self.map.get_mut(&node)
+            && peer.next_look.is_none_or(|next| at < next)
+        {
+            peer.next_look = Some(at);
+            self.timers.push(Reverse((at, node)));
+        }
+    }
+
+    pub(crate) fn pop_due(&mut self, now: Instant) -> Option<NodeId> {
+        while let Some(Reverse((at, node))) = self.timers.peek().copied() {
+            if at > now {
+                return None;
+            }
+            self.timers.pop();
+            if let Some(peer) = self.map.get_mut(&node)
+                && peer.next_look == Some(at)
+            {
+                peer.next_look = None;
+                return Some(node);
+            }
+        }
+        None
+    }
+
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        self.timers.peek().map(|Reverse((at, _))| *at)
+    }
+}
+
+/// So many per second, no burst beyond one second's worth.
+#[derive(Debug, Default)]
+pub(crate) struct Bucket {
+    window: Option<Instant>,
+    used: u32,
+}
+
+impl Bucket {
+    pub(crate) fn take(&mut self, now: Instant, per_second: u32) -> bool {
+        if self.window.is_none_or(|start| now.since(start) >= Duration::from_secs(1)) {
+            self.window = Some(now);
+            self.used = 0;
+        }
+        let free = self.used < per_second;
+        if free {
+            self.used += 1;
+        }
+        free
+    }
+}

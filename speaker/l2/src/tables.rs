@@ -1,0 +1,152 @@
+//! How far a peer's table of holdings is known here: versions, gaps, and putting a SYNC together (rules A12, A14).
+//!
+//! Must always hold: `known` is the highest version up to which every change of the peer has been applied; what is
+//! kept of versions beyond it, and of a SYNC under way, is bounded. The holdings themselves are in `vips`.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::time::Instant;
+
+/// Versions beyond a gap that are remembered.
+const AHEAD: usize = 1_024;
+/// Frames of one SYNC: enough for a full table.
+const PARTS: u16 = 4_096;
+/// A SYNC_REQ without any answer is sent again after this.
+const RETRY: Duration = Duration::from_millis(100);
+/// A table that stays unknown for this long holds up no claim (rule A33).
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// One peer's table, as far as it is known.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    known: u64,
+    highest: u64,
+    ahead: BTreeSet<u64>,
+    synced: bool,
+    incomplete_since: Option<Instant>,
+    request_at: Option<Instant>,
+    assembly: Option<Assembly>,
+}
+
+#[derive(Debug)]
+struct Assembly {
+    version: u64,
+    total: u16,
+    parts: BTreeSet<u16>,
+    /// Everything it claims; what is claimed here and not there was given up.
+    listed: BTreeSet<IpAddr>,
+}
+
+impl Table {
+    /// A peer that has just been met: all of its table is wanted, soon.
+    pub(crate) fn unknown(now: Instant, jitter: Duration) -> Self {
+        Self { incomplete_since: Some(now), request_at: Some(now + jitter), ..Self::default() }
+    }
+
+    /// A peer that has just started and holds nothing.
+    pub(crate) fn empty() -> Self {
+        Self { synced: true, ..Self::default() }
+    }
+
+    pub(crate) fn is_complete(&self) -> bool {
+        self.synced && self.known >= self.highest
+    }
+
+    /// Until when claims wait for this table; `None`: they don't.
+    pub(crate) fn holds_up_until(&self, now: Instant) -> Option<Instant> {
+        let until = self.incomplete_since.filter(|_| !self.is_complete())? + PATIENCE;
+        (until > now).then_some(until)
+    }
+
+    /// Takes note of a hello's version. `changes`: it carried the changes of that version.
+    pub(crate) fn heard(&mut self, version: u64, changes: bool, now: Instant, jitter: Duration) {
+        self.highest = self.highest.max(version);
+        if changes && version > self.known && self.ahead.len() < AHEAD {
+            self.ahead.insert(version);
+        }
+        self.advance();
+        self.want(now, jitter);
+    }
+
+    /// These addresses were claimed by a hello: a SYNC that was rendered before does not list them.
+    pub(crate) fn claimed(&mut self, vip: IpAddr) {
+        if let Some(assembly) = &mut self.assembly {
+            assembly.listed.insert(vip);
+        }
+    }
+
+    /// Takes one frame of a SYNC. Returns what the peer claims, all of it, once the last missing part is in.
+    pub(crate) fn part(
+        &mut self,
+        version: u64,
+        index: u16,
+        total: u16,
+        claims: impl Iterator<Item = IpAddr>,
+        now: Instant,
+    ) -> Option<BTreeSet<IpAddr>> {
+        if total > PARTS || version < self.known || (self.synced && version == self.known) {
+            return None;
+        }
+        self.highest = self.highest.max(version);
+        let current = self.assembly.as_ref().is_some_and(|a| (a.version, a.total) == (version, total));
+        if !current {
+            if self.assembly.as_ref().is_some_and(|a| a.version > version) {
+                return None;
+            }
+            self.assembly =
+                Some(Assembly { version, total, parts: BTreeSet::new(), listed: BTreeSet::new() });
+        }
+        let assembly = self.assembly.as_mut()?;
+        assembly.parts.insert(index);
+        assembly.listed.extend(claims);
+        if assembly.parts.len() < usize::from(assembly.total) {
+            self.request_at = Some(now + RETRY);
+            return None;
+        }
+        let listed = self.assembly.take()?.listed;
+        self.known = version;
+        self.synced = true;
+        self.advance();
+        self.want(now, Duration::ZERO);
+        Some(listed)
+    }
+
+    /// Whether to send a SYNC_REQ now, and from which version.
+    pub(crate) fn request(&mut self, now: Instant) -> Option<u64> {
+        self.request_at.filter(|at| *at <= now)?;
+        self.request_at = Some(now + RETRY);
+        Some(self.known)
+    }
+
+    /// The request could not be sent now.
+    pub(crate) fn postpone(&mut self, until: Instant) {
+        self.request_at = Some(until);
+    }
+
+    pub(crate) fn next_request(&self) -> Option<Instant> {
+        self.request_at
+    }
+
+    fn advance(&mut self) {
+        while self.ahead.remove(&(self.known + 1)) {
+            self.known += 1;
+        }
+        while self.ahead.first().is_some_and(|version| *version <= self.known) {
+            self.ahead.pop_first();
+        }
+    }
+
+    /// Asks for a SYNC after `jitter`, in which repeats of the change may still fill the gap.
+    fn want(&mut self, now: Instant, jitter: Duration) {
+        if self.is_complete() {
+            self.incomplete_since = None;
+            self.request_at = None;
+            self.assembly = None;
+        } else {
+            self.incomplete_since.get_or_insert(now);
+            self.request_at.get_or_insert(now + jitter);
+        }
+    }
+}
