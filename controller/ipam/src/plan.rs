@@ -12,7 +12,7 @@ use crate::pool::Pool;
 use crate::waiting::Wait;
 use crate::{
     AddressNo, Addresses, Family, FamilyPolicy, Labels, PoolName, PoolNo, Refusal, RequestError,
-    ServiceRequest,
+    ServiceAllocation, ServiceRequest,
 };
 
 /// What the decision depends on.
