@@ -206,7 +206,7 @@ mod tests {
             ..Meaning::default()
         };
         let nodes = three_nodes();
-        let preferred = announce(&[preferring.clone()], Some(&nodes)).unwrap().preferred;
+        let preferred = announce(std::slice::from_ref(&preferring), Some(&nodes)).unwrap().preferred;
         let pairs: Vec<_> = preferred.iter().map(|p| (p.node.as_str(), p.weight)).collect();
         assert_eq!(pairs, [("n2", 15), ("n3", 15), ("n1", 8)]);
         let only_a = Meaning { preferred: preferring.preferred, ..on_rack("a") };

@@ -80,6 +80,14 @@ pub fn reserved(mut object: LoadBalancerIP, claim: &ServiceRef, revision: i64) -
     object
 }
 
+/// A reservation, noted as one of `pool`.
+pub fn filed(mut object: LoadBalancerIP, pool: &PoolName, revision: i64) -> LoadBalancerIP {
+    object.spec.revision = revision;
+    note_pool(&mut object, pool);
+    object.status = None;
+    object
+}
+
 /// Whether two objects say the same, but for the revision: then there is nothing to write.
 pub fn says_the_same(one: &LoadBalancerIP, other: &LoadBalancerIP) -> bool {
     let LoadBalancerIPSpec { address, pool, revision: _, services, sharing, claim_ref, announce } = &one.spec;
@@ -96,7 +104,6 @@ pub fn says_the_same(one: &LoadBalancerIP, other: &LoadBalancerIP) -> bool {
 }
 
 fn give(object: &mut LoadBalancerIP, owner: &Owner, pool: &PoolName, l2: L2Announce, revision: i64) {
-    object.spec.pool = Some(pool.to_string());
     object.spec.services = vec![SpecServiceRef {
         namespace: owner.service.namespace.to_string(),
         name: owner.service.name.to_string(),
@@ -104,13 +111,17 @@ fn give(object: &mut LoadBalancerIP, owner: &Owner, pool: &PoolName, l2: L2Annou
     }];
     object.spec.announce = Some(Announce { l2: Some(l2) });
     object.spec.revision = revision;
-    let labels = object.metadata.labels.get_or_insert_default();
-    // A name may have 253 characters, a label's value 63; spec.pool says it in any case.
-    if pool.as_str().len() <= LABEL_VALUE {
-        labels.insert(POOL_LABEL.to_owned(), pool.to_string());
-    }
+    note_pool(object, pool);
     let annotations = object.metadata.annotations.get_or_insert_default();
     annotations.insert(SERVICES_ANNOTATION.to_owned(), owner.service.to_string());
+}
+
+fn note_pool(object: &mut LoadBalancerIP, pool: &PoolName) {
+    object.spec.pool = Some(pool.to_string());
+    // A name may have 253 characters, a label's value 63; spec.pool says it in any case.
+    if pool.as_str().len() <= LABEL_VALUE {
+        object.metadata.labels.get_or_insert_default().insert(POOL_LABEL.to_owned(), pool.to_string());
+    }
 }
 
 #[cfg(test)]

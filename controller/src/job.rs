@@ -4,8 +4,7 @@ use std::net::IpAddr;
 
 use herald_crds::{IPAddressPoolStatus, L2Announce, LoadBalancerIP};
 use herald_ipam::{
-    Addresses, Families, Owner, PoolName, PublishResult, Release, ReleaseResult, ServiceRef, Take,
-    TakeResult, Version,
+    Addresses, Owner, PoolName, PublishResult, Release, ReleaseResult, ServiceRef, Take, TakeResult,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
@@ -70,12 +69,8 @@ pub struct ReleaseJob {
 /// A Service's status.
 #[derive(Clone, Debug)]
 pub struct StatusJob {
-    /// Which Service; its uid goes into the write.
-    pub owner: Owner,
-    /// Its version, which goes into the write.
-    pub version: Version,
-    /// Its families: the primary one's address is shown first.
-    pub families: Families,
+    /// The Service as it was when this was decided; its uid and version go into the write.
+    pub service: Service,
     /// What it should say.
     pub status: ServiceStatus,
     /// Take the field back from a person's hand edit.

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use herald_crds::L2Announce;
-use herald_ipam::{Input, List, Owner, PoolName, Release, ReleaseResult, Take, TakeResult, Version};
+use herald_ipam::{Input, Labels, List, Owner, PoolName, Release, ReleaseResult, Take, TakeResult, Version};
 use herald_runtime::watch::Change;
 
 use super::Core;
@@ -144,7 +144,7 @@ impl Core {
     /// An update of an object that is in use and does not say what it should.
     fn update_job(&self, address: IpAddr) -> Option<Job> {
         let known = self.index.addresses.get(&address)?;
-        let [service] = known.object.spec.services.as_slice() else { return None };
+        let [service] = known.object.spec.services.as_slice() else { return self.file_job(known) };
         let owner = address::owner(service);
         if known.object.metadata.deletion_timestamp.is_some() || !self.is_published(&owner, address) {
             return None;
@@ -161,6 +161,18 @@ impl Core {
         (!same).then(|| Job::Update { address, object: Box::new(wanted) })
     }
 
+    /// A reservation that a user made says no pool: the one it counts to is filled in.
+    fn file_job(&self, known: &Address) -> Option<Job> {
+        let spec = &known.object.spec;
+        let terminating = known.object.metadata.deletion_timestamp.is_some();
+        if !spec.services.is_empty() || spec.pool.is_some() || spec.claim_ref.is_none() || terminating {
+            return None;
+        }
+        let pool = self.ipam.pool_of(known.address)?;
+        let object = desired::filed(known.object.clone(), pool, self.next_revision(known.address));
+        Some(Job::Update { address: known.address, object: Box::new(object) })
+    }
+
     /// Whether the allocator has said that this address is to be shown by its owner.
     fn is_published(&self, owner: &Owner, address: IpAddr) -> bool {
         self.services.get(&owner.service).is_some_and(|work| work.publishes(owner, address))
@@ -169,7 +181,7 @@ impl Core {
     /// Where an address may be announced, or `None` while a list that decides it has not come.
     fn where_announced(&self, owner: &Owner, pool: &PoolName) -> Option<L2Announce> {
         let meanings = self.index.meanings()?;
-        let none = Default::default();
+        let none = Labels::default();
         let known = self.index.pools.get(pool);
         let service = self.index.services.get(&owner.service);
         let about = About {
@@ -210,7 +222,12 @@ impl Core {
         }
     }
 
-    pub(super) fn released(&mut self, release: Release, result: ReleaseResult, object: Option<Box<Address>>) {
+    pub(super) fn released(
+        &mut self,
+        release: &Release,
+        result: ReleaseResult,
+        object: Option<Box<Address>>,
+    ) {
         let address = release.address;
         match &result {
             ReleaseResult::Released(version) => {

@@ -36,7 +36,7 @@ use crate::{
 const GATHER: Duration = Duration::from_secs(1);
 /// First and longest pause before the allocator tries again what was refused for good.
 const RETRY_MIN: Duration = Duration::from_secs(1);
-const RETRY_MAX: Duration = Duration::from_secs(60);
+const RETRY_MAX: Duration = Duration::from_mins(1);
 
 /// The time of an event: monotonic for deciding, by the wall for people to read.
 #[derive(Clone, Copy, Debug)]
@@ -207,8 +207,8 @@ impl Core {
         match done {
             Done::Take { take, result, object } => self.taken(take, result, object),
             Done::Update { address, result } => self.updated(address, result),
-            Done::Release { release, result, object } => self.released(release, result, object),
-            Done::Status { job, result } => self.status_written(*job, result),
+            Done::Release { release, result, object } => self.released(&release, result, object),
+            Done::Status { job, result } => self.status_written(&job, result),
             Done::Clear(service) => self.cleared(&service),
             Done::Pool(name, pool) => self.pool_written(&name, pool),
             Done::Advertisement(name, advertisement) => self.advertisement_written(&name, advertisement),

@@ -85,23 +85,20 @@ impl Core {
     }
 
     pub(super) fn pool_status(&mut self, name: PoolName, status: Option<PoolStatus>) {
-        match status {
-            Some(status) => {
-                let work = self.pools.entry(name.clone()).or_default();
-                if work.status.problem != status.problem
-                    && let Some(problem) = &status.problem
-                {
-                    tracing::warn!(pool = %name, "{problem}");
-                }
-                work.status = status;
-                self.metrics_of_pool(&name);
-                self.gather(Wake::Pool(name));
-            }
-            None => {
-                self.pools.remove(&name);
-                self.metrics.forget_pool(&name);
-            }
+        let Some(status) = status else {
+            self.pools.remove(&name);
+            self.metrics.forget_pool(&name);
+            return;
+        };
+        let work = self.pools.entry(name.clone()).or_default();
+        if work.status.problem != status.problem
+            && let Some(problem) = &status.problem
+        {
+            tracing::warn!(pool = %name, "{problem}");
         }
+        work.status = status;
+        self.metrics_of_pool(&name);
+        self.gather(Wake::Pool(name));
     }
 
     fn metrics_of_pool(&self, name: &PoolName) {

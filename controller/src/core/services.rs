@@ -19,7 +19,10 @@ use super::{Core, Wake};
 use crate::{
     conditions::{are_shown, condition, find},
     job::{EventJob, EventKind, Job, ServiceStatus, StatusJob, StatusResult},
-    objects::service::{self, Service},
+    objects::{
+        address::Address,
+        service::{self, Service},
+    },
     reasons::{Allocated, Announced},
 };
 
@@ -29,9 +32,9 @@ const UNHELD: Duration = Duration::from_secs(3);
 /// The pause after the second restoration of a status that somebody else keeps changing; doubled each time.
 const RESTORE_MIN: Duration = Duration::from_millis(500);
 /// The longest such pause.
-const RESTORE_MAX: Duration = Duration::from_secs(300);
+const RESTORE_MAX: Duration = Duration::from_mins(5);
 /// After this time without a change by somebody else they are forgotten.
-const CALM: Duration = Duration::from_secs(600);
+const CALM: Duration = Duration::from_mins(10);
 
 /// What is going on with one Service.
 #[derive(Debug, Default)]
@@ -163,20 +166,19 @@ impl Core {
 
     /// Issues a write if the Service does not show what it should.
     pub(super) fn check_service(&mut self, name: &ServiceRef) {
-        let Some(work) = self.services.get(name) else { return };
-        if work.busy {
-            return;
-        }
-        let Some(publication) = work.publication.clone() else { return };
-        let service =
-            self.index.services.get(name).filter(|service| service.owner == publication.owner).cloned();
-        let Some(service) = service else {
-            self.answer(&publication.owner, PublishResult::Gone);
-            if !self.index.services.contains_key(name) {
-                self.services.remove(name);
+        let Some(work) = self.services.get(name).filter(|work| !work.busy) else { return };
+        let Some(service) = self.index.services.get(name).cloned() else {
+            if let Some(publication) = work.publication.clone() {
+                self.answer(&publication.owner, PublishResult::Gone);
             }
+            self.services.remove(name);
             return;
         };
+        let Some(publication) = work.publication.clone() else { return };
+        if publication.owner != service.owner {
+            self.answer(&publication.owner, PublishResult::Gone);
+            return;
+        }
         if self.services.get(name).is_some_and(|work| work.stale == Some(service.version)) {
             return;
         }
@@ -198,8 +200,7 @@ impl Core {
         let Some(work) = self.services.get_mut(name) else { return };
         work.busy = true;
         let restore = std::mem::take(&mut work.restore);
-        let Service { owner, version, families, .. } = service;
-        self.jobs.push_back(Job::Status(StatusJob { owner, version, families, status, restore }));
+        self.jobs.push_back(Job::Status(StatusJob { service, status, restore }));
     }
 
     fn answer(&mut self, owner: &Owner, result: PublishResult) {
@@ -261,10 +262,8 @@ impl Core {
 
     fn announced(&self, addresses: Addresses) -> Announced {
         let record = |address: &IpAddr| self.index.addresses.get(address);
-        let unheld: Vec<IpAddr> = addresses
-            .iter()
-            .filter(|address| !record(address).is_some_and(|known| known.is_held()))
-            .collect();
+        let unheld: Vec<IpAddr> =
+            addresses.iter().filter(|address| !record(address).is_some_and(Address::is_held)).collect();
         if unheld.is_empty() {
             return Announced::Yes(addresses);
         }
@@ -331,15 +330,15 @@ impl Core {
         None
     }
 
-    pub(super) fn status_written(&mut self, job: StatusJob, result: StatusResult) {
-        let name = job.owner.service.clone();
+    pub(super) fn status_written(&mut self, job: &StatusJob, result: StatusResult) {
+        let name = job.service.owner.service.clone();
         let now = self.now.monotonic;
         if let Some(work) = self.services.get_mut(&name) {
             work.busy = false;
         }
         self.dirty_services.insert(name.clone());
         match result {
-            StatusResult::Written(service) => self.status_shown(&job, *service),
+            StatusResult::Written(service) => self.status_shown(job, *service),
             StatusResult::Owned { managers } => {
                 let service = self.index.services.get(&name);
                 let ingress = service.map(|service| service.ingress.clone()).unwrap_or_default();
@@ -359,7 +358,7 @@ impl Core {
                 match &result {
                     PublishResult::Stale => {
                         if let Some(work) = self.services.get_mut(&name) {
-                            work.stale = Some(job.version);
+                            work.stale = Some(job.service.version);
                         }
                     }
                     PublishResult::Refused(error) => {
@@ -370,17 +369,17 @@ impl Core {
                         self.dirty_services.remove(&name);
                     }
                 }
-                self.answer(&job.owner, result);
+                self.answer(&job.service.owner, result);
             }
         }
     }
 
     fn status_shown(&mut self, job: &StatusJob, service: Service) {
-        let name = &job.owner.service;
+        let name = &job.service.owner.service;
         let version = service.version;
-        let before = self.index.services.get(name).filter(|before| before.owner == service.owner).cloned();
-        if let Some(before) = before {
-            self.tell(&before, &service, &job.status);
+        self.tell(&job.service, &service, &job.status);
+        let known = self.index.services.get(name);
+        if known.is_some_and(|known| known.owner == service.owner) {
             let request = service.request();
             if self.index.apply_service(service) {
                 self.ipam.handle(Input::ServiceApplied(request));
@@ -403,7 +402,7 @@ impl Core {
             Ingress::Leave => job.status.ingress.is_none(),
         });
         if is_current {
-            self.answer(&job.owner, PublishResult::Published(version));
+            self.answer(&job.service.owner, PublishResult::Published(version));
         }
     }
 

@@ -38,8 +38,9 @@ impl Writer {
     }
 
     async fn try_status(&self, job: &StatusJob) -> StatusResult {
-        let body = body(&job.owner, job.version.0, Some((&job.status, job.families)));
-        match self.apply(&job.owner.service, &body, job.restore).await {
+        let StatusJob { service: Service { owner, version, families, .. }, status, restore } = job;
+        let body = body(owner, version.0, Some((status, *families)));
+        match self.apply(&owner.service, &body, *restore).await {
             Ok(service) => StatusResult::Written(Box::new(service)),
             Err(Answer::NotFound) => StatusResult::Not(PublishResult::Gone),
             Err(Answer::Conflict(status)) => {
@@ -56,8 +57,8 @@ impl Writer {
                 }
             }
             // Another uid under the name reads as an attempt to change an immutable field.
-            Err(Answer::Invalid(text)) => match self.read_service(&job.owner.service).await {
-                Ok(Some(service)) if service.owner == job.owner => {
+            Err(Answer::Invalid(text)) => match self.read_service(&owner.service).await {
+                Ok(Some(service)) if service.owner == *owner => {
                     StatusResult::Not(PublishResult::Refused(text))
                 }
                 Ok(_) => StatusResult::Not(PublishResult::Gone),
