@@ -32,9 +32,9 @@ use crate::{
 };
 
 /// Host numbers on the LAN (see [`Lan`]); nodes come after `FIRST_NODE`.
-const CONTROL_PLANE: u16 = 1;
-const FIRST_NODE: u16 = 10;
-const CLIENT: u16 = 100;
+const CONTROL_PLANE: u8 = 1;
+const FIRST_NODE: u8 = 10;
+const CLIENT: u8 = 100;
 
 /// What a lab shall consist of.
 #[derive(Clone, Debug)]
@@ -132,7 +132,7 @@ impl Lab {
         let mut nodes = Vec::new();
         for index in 1..=plan.nodes {
             let name = format!("n{index}");
-            let host = lan.plug(&name, netns(&name)?, FIRST_NODE + u16::from(index))?;
+            let host = lan.plug(&name, netns(&name)?, FIRST_NODE + index)?;
             host.netns.sysctl("ipv4/ip_forward", "1")?;
             host.netns.sysctl("ipv6/conf/all/forwarding", "1")?;
             let backend = Backend::start(runtime.handle(), &host, index, netns(&format!("{name}-pod"))?)?;

@@ -15,8 +15,8 @@ use serde::Deserialize;
 
 use crate::netns::Netns;
 
-/// The gateway's host number: 10.98.0.254 and fd98::254.
-const GATEWAY: u16 = 254;
+/// The gateway's host number: 192.168.0.254 and fd98::254.
+const GATEWAY: u8 = 254;
 
 /// A host on the LAN: a namespace with `eth0`, one IPv4 and one IPv6 address.
 #[derive(Clone, Debug)]
@@ -25,7 +25,7 @@ pub struct Host {
     pub name: String,
     /// Its namespace.
     pub netns: Netns,
-    /// Its address in 10.98.0.0/16.
+    /// Its address in 192.168.0.0/16.
     pub v4: Ipv4Addr,
     /// Its address in fd98::/64.
     pub v6: Ipv6Addr,
@@ -102,9 +102,8 @@ impl Lan {
     }
 
     /// Plugs namespace `netns` in as host `name`, number `number` of both subnets.
-    pub(crate) fn plug(&self, name: &str, netns: Netns, number: u16) -> Result<Host> {
-        let [high, low] = number.to_be_bytes();
-        let v4 = Ipv4Addr::new(10, 98, high, low);
+    pub(crate) fn plug(&self, name: &str, netns: Netns, number: u8) -> Result<Host> {
+        let v4 = Ipv4Addr::new(192, 168, 0, number);
         let v6: Ipv6Addr = format!("fd98::{number}").parse()?;
         for (key, value) in [
             ("ipv4/conf/all/rp_filter", "0"),
@@ -126,7 +125,7 @@ impl Lan {
         ];
         if number != GATEWAY {
             // Both families: without a default route a connection to an IPv6 ClusterIP fails before kube-proxy's DNAT.
-            commands.push(format!("route add default via 10.98.0.{GATEWAY}"));
+            commands.push(format!("route add default via 192.168.0.{GATEWAY}"));
             commands.push(format!("route add default via fd98::{GATEWAY}"));
         }
         let commands: Vec<&str> = commands.iter().map(String::as_str).collect();

@@ -15,7 +15,7 @@ use crate::report::Sample;
 
 const PERIOD: Duration = Duration::from_millis(2);
 /// keepalived's address; outside Herald's pool.
-const RIVAL_VIP: Ipv4Addr = Ipv4Addr::new(10, 98, 2, 1);
+const RIVAL_VIP: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 220);
 /// keepalived's shortest interval that its users choose without tuning the kernel.
 const RIVAL_INTERVAL_MS: u32 = 100;
 /// Time for a node that came back to be a full member again: longer than either protocol's listening.
@@ -26,7 +26,7 @@ const MANIFEST: &str = "
 apiVersion: heraldlb.io/v1beta1
 kind: IPAddressPool
 metadata: {name: bench}
-spec: {addresses: [10.98.1.0/24]}
+spec: {addresses: [192.168.1.240-192.168.1.250]}
 ---
 apiVersion: v1
 kind: Service
