@@ -199,7 +199,7 @@ prop_compose! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
     fn the_program_agrees_with_the_predicate(interest in interest(), frames in vec(received(), 1..16)) {
