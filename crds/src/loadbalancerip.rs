@@ -19,6 +19,9 @@ const NAME_RULE: &str = "self.metadata.name == (self.spec.address.startsWith(':'
 const CREATION_RULE: &str = "oldSelf.hasValue() || has(self.spec.claimRef) != \
     (has(self.spec.services) && self.spec.services.size() > 0)";
 
+/// A reservation carries no revision: the first is the controller's to give, and a huge one would pin it for good.
+const REVISION_RULE: &str = "oldSelf.hasValue() || !has(self.spec.claimRef) || self.spec.revision == 0";
+
 /// One address: who uses it, where it may be announced, who holds it.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
@@ -33,6 +36,7 @@ const CREATION_RULE: &str = "oldSelf.hasValue() || has(self.spec.claimRef) != \
     doc = "One address: which Services use it, where it may be announced, and which node answers for it.",
     validation = Rule::new(NAME_RULE).message("metadata.name must be the address itself, with every : as - (and a 0 where that would begin or end with -)"),
     validation = Rule::new(CREATION_RULE).optional_old_self(true).message("a new LoadBalancerIP needs exactly one of spec.claimRef (a reservation) and spec.services (written by the controller)"),
+    validation = Rule::new(REVISION_RULE).optional_old_self(true).message("a reservation can't carry spec.revision: leave it out"),
     printcolumn = r#"{"name":"Address","type":"string","jsonPath":".spec.address"}"#,
     printcolumn = r#"{"name":"Pool","type":"string","jsonPath":".spec.pool"}"#,
     printcolumn = r#"{"name":"Services","type":"string","jsonPath":".metadata.annotations.heraldlb\\.io/services"}"#,
@@ -60,6 +64,7 @@ pub struct LoadBalancerIPSpec {
     /// holds an older copy yields to one that holds a newer.
     #[serde(default)]
     #[schemars(range(min = 0))]
+    #[x_kube(validation = Rule::new("self >= oldSelf").message("spec.revision only grows: speakers refuse an older one"))]
     pub revision: i64,
 
     /// The Services that use the address; several share it. Written by the controller.
@@ -139,6 +144,11 @@ pub struct L2Announce {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 250))]
     pub preferred: Vec<PreferredNode>,
+    /// Announce from nodes that carry the label `node.kubernetes.io/exclude-from-external-load-balancers` all the
+    /// same. The controller sets it while every node carries the label (kubeadm puts it on control planes, and a
+    /// cluster may have nothing else): a node sees only itself and can't know.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub ignore_node_exclusion: bool,
     /// Whether the address is probed on the LAN before its first announcement.
     #[serde(default)]
     pub conflict_detection: crate::ConflictDetection,
@@ -233,6 +243,11 @@ pub fn address_from_name(name: &str) -> Result<IpAddr, LbipNameError> {
 )]
 pub struct LbipNameError {
     name: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 #[cfg(test)]
