@@ -108,3 +108,68 @@ fn connector() -> HttpConnector {
     connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
     connector
 }
+
+/// What an API error says, without the structures that its own text repeats.
+pub fn describe(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => format!("{} (status {})", status.message, status.code),
+        other => crate::telemetry::chain(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    async fn server() -> (TcpListener, Client) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        (listener, assemble(Config::new(url), "test").unwrap())
+    }
+
+    #[tokio::test]
+    async fn requests_carry_the_components_name_and_version() {
+        let (listener, client) = server().await;
+        let answering = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = vec![0; 4096];
+            let len = stream.read(&mut head).await.unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await.unwrap();
+            String::from_utf8(head[..len].to_vec()).unwrap().to_lowercase()
+        };
+        let request = http::Request::get("/version").body(Vec::new()).unwrap();
+        let (head, answer) = tokio::join!(answering, client.request_text(request));
+        assert!(head.contains(&format!("user-agent: herald-test/{}", crate::VERSION)), "{head}");
+        assert_eq!(answer.unwrap(), "{}");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_accepts_and_says_nothing_is_an_error() {
+        let (listener, client) = server().await;
+        let request = client.request_text(http::Request::get("/version").body(Vec::new()).unwrap());
+        let silent = async {
+            let stream = listener.accept().await.unwrap();
+            // From here on only the clock moves: to the time-out, or, without one, for ever.
+            tokio::time::pause();
+            std::future::pending::<()>().await;
+            drop(stream);
+        };
+        let answer = tokio::select! {
+            answer = request => answer,
+            () = silent => unreachable!("it is pending"),
+        };
+        assert!(describe(&answer.unwrap_err()).contains("timed out"));
+    }
+
+    #[test]
+    fn an_api_error_is_described_by_its_message() {
+        let status = Status { code: 403, message: "no".to_owned(), ..Status::default() };
+        assert_eq!(describe(&kube::Error::Api(Box::new(status))), "no (status 403)");
+    }
+}

@@ -69,6 +69,20 @@ fn parse(text: &str, origin: &'static str) -> Result<Targets, TelemetryError> {
     Ok(asked.with_targets(quiet))
 }
 
+/// An error with its causes, each text once: some errors repeat their cause in their own text, some don't.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use tracing::Level;

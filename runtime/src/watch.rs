@@ -23,7 +23,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
-use crate::Readiness;
+use crate::{Readiness, client};
 
 /// First pause after a failure.
 const BACKOFF_MIN: Duration = Duration::from_millis(250);
@@ -241,9 +241,9 @@ impl Health {
         if self.last.as_ref() != Some(trouble) {
             let advice = trouble.advice(self.name);
             if *trouble == Trouble::Expired {
-                tracing::debug!(watch = self.name, error = %chain(error), "{advice}");
+                tracing::debug!(watch = self.name, error = %describe(error), "{advice}");
             } else {
-                tracing::warn!(watch = self.name, error = %chain(error), "{advice}");
+                tracing::warn!(watch = self.name, error = %describe(error), "{advice}");
             }
             if trouble.needs_somebody() || !self.listed {
                 self.readiness.missing(&self.reason, advice);
@@ -266,18 +266,15 @@ fn backoff(failures: u32) -> Duration {
     half + half.mul_f64(f64::from(u32::try_from(random).unwrap_or(0)) / 1024.0)
 }
 
-/// An error with its causes: kube's own text often stops before the one that tells.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
+fn describe(error: &watcher::Error) -> String {
+    match error {
+        watcher::Error::InitialListFailed(error) => format!("list: {}", client::describe(error)),
+        watcher::Error::WatchStartFailed(error) | watcher::Error::WatchFailed(error) => {
+            format!("watch: {}", client::describe(error))
         }
-        cause = error.source();
+        watcher::Error::WatchError(status) => format!("watch: {} (status {})", status.message, status.code),
+        watcher::Error::NoResourceVersion => error.to_string(),
     }
-    text
 }
 
 #[cfg(test)]

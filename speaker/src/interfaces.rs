@@ -13,6 +13,7 @@ use herald_net::{
     monitor::{self, Monitor, MonitorError},
     poller::Waker,
 };
+use herald_runtime::telemetry::chain;
 
 /// Pause after netlink failed.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -56,7 +57,7 @@ pub fn watch(waker: Waker) -> Result<Newest, WatchError> {
                     waker.wake();
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "netlink failed: looking at the interfaces anew");
+                    tracing::warn!(error = chain(&error), "netlink failed: looking at the interfaces anew");
                     thread::park_timeout(PAUSE);
                     if let Ok(fresh) = Monitor::open() {
                         monitor = fresh;

@@ -23,6 +23,8 @@ use herald_net::{
     priority::{self, Priority},
 };
 
+use herald_runtime::telemetry::chain;
+
 use crate::{
     flags::glob_matches,
     interfaces::{self, Newest},
@@ -112,7 +114,9 @@ impl L2 {
         let Parts { config, poller, link, globs, heartbeat } = parts;
         let monitor = match interfaces::watch(poller.waker()) {
             Ok(monitor) => monitor,
-            Err(error) => return Err((link, format!("can't watch the interfaces over netlink: {error}"))),
+            Err(error) => {
+                return Err((link, format!("can't watch the interfaces over netlink: {}", chain(&error))));
+            }
         };
         let core = Core::new(config, now());
         heartbeat.store(boottime_nanos(), Ordering::Relaxed);
@@ -362,7 +366,7 @@ impl L2 {
                 self.ports.insert(ifindex, Port { socket, name });
             }
             Err(error) => {
-                let why = error.to_string();
+                let why = chain(error.as_ref());
                 if self.closed.get(&ifindex) != Some(&why) {
                     tracing::error!(interface = %name, "can't use interface: {why}");
                 }

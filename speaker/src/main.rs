@@ -13,7 +13,7 @@ fn main() -> ExitCode {
     match start::run(flags) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error:#}");
+            tracing::error!("{}", herald_runtime::telemetry::chain(error.as_ref()));
             ExitCode::FAILURE
         }
     }

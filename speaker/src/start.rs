@@ -84,6 +84,7 @@ async fn speaker(flags: Flags) -> anyhow::Result<()> {
 
     let Some(keys) = or_stop(&stop, wait_for_keys(&flags.key_dir, &readiness)).await else { return Ok(()) };
     let client = client::connect(flags.kubeconfig.as_deref(), "speaker").await?;
+    tracing::info!(node = flags.node_name, "asking the API server for this node's Node object");
     let mut nodes = watch_node(client.clone(), &flags.node_name, &readiness);
     let found = or_stop(&stop, wait_for_node(&mut nodes, &flags.node_name, &readiness)).await;
     let Some((node_id, node_state)) = found else { return Ok(()) };

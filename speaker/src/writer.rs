@@ -8,6 +8,7 @@ use std::{
 };
 
 use herald_crds::name_of_address;
+use herald_runtime::client::describe;
 use k8s_openapi::{
     api::{core::v1::ObjectReference, events::v1::Event},
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
@@ -331,11 +332,11 @@ async fn limited<T>(request: impl Future<Output = Result<T, Error>>) -> Result<T
                 401 => "the API server doesn't accept these credentials: check the service account's token or the kubeconfig",
                 409 => return Failure::Changed,
                 429 | 500..=599 => "the API server is not ready to answer",
-                _ => return Failure::Refused(error.to_string()),
+                _ => return Failure::Refused(describe(&error)),
             },
             _ => "the API server can't be reached",
         };
-        Failure::Later(advice, error.to_string())
+        Failure::Later(advice, describe(&error))
     })
 }
 
