@@ -23,9 +23,6 @@ pub struct Config {
     /// All randomness of the core comes from this seed, so that it must be unpredictable in production
     /// (boot numbers and salts guard against replay) and fixed in tests.
     pub seed: [u8; 32],
-    /// Rules taken out, to see the simulator notice.
-    #[cfg(feature = "ablation")]
-    pub ablation: Ablation,
 }
 
 /// The pace of hellos and of everything that is measured in them (rule A15).

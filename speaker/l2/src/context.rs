@@ -17,6 +17,8 @@ use crate::time::Instant;
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) config: Config,
+    #[cfg(feature = "ablation")]
+    pub(crate) ablation: crate::config::Ablation,
     pub(crate) now: Instant,
     pub(crate) boot: Boot,
     pub(crate) node: NodeState,
@@ -30,6 +32,8 @@ impl Context {
         let mut random = Random(ChaCha12Rng::from_seed(config.seed));
         Self {
             config,
+            #[cfg(feature = "ablation")]
+            ablation: crate::config::Ablation::default(),
             now,
             boot: random.boot(),
             node: NodeState::default(),
@@ -50,7 +54,7 @@ impl Context {
     /// Is this rule taken out? Only simulations can.
     #[cfg(feature = "ablation")]
     pub(crate) fn lacks(&self, rule: Rule) -> bool {
-        let ablation = self.config.ablation;
+        let ablation = self.ablation;
         match rule {
             Rule::Proof => ablation.no_proof,
             Rule::Reservation => ablation.no_reservation,

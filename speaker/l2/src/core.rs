@@ -62,6 +62,12 @@ impl Core {
         }
     }
 
+    /// Takes rules out, for a simulation that wants to see what they are good for. Right after [`Self::new`].
+    #[cfg(feature = "ablation")]
+    pub fn ablate(&mut self, rules: crate::config::Ablation) {
+        self.cx.ablation = rules;
+    }
+
     /// Call first in each turn of the loop, before frames that may have queued up are read.
     pub fn begin_turn(&mut self, now: Instant) -> Turn {
         self.advance(now);
