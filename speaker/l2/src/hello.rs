@@ -212,7 +212,7 @@ impl Segment {
             }
             self.sent_to_all(cx);
         }
-        hello.echo = echo;
+        hello.echoes.extend(echo);
         self.send(cx, to, &Message::Hello(hello));
     }
 
@@ -254,7 +254,7 @@ impl Segment {
             vouches: Vec::new(),
             claims: Vec::new(),
             drops: Vec::new(),
-            echo: None,
+            echoes: Vec::new(),
             name: None,
         }
     }

@@ -251,7 +251,7 @@ impl Peers {
         let proven = self
             .pending
             .get(&triple.node)
-            .is_some_and(|pending| pending.triple == triple && hello.echo == Some(pending.salt));
+            .is_some_and(|pending| pending.triple == triple && hello.echoes.contains(&pending.salt));
         if !proven || (!self.map.contains_key(&triple.node) && self.map.len() >= CAPACITY) {
             return Accepted::No;
         }

@@ -6,7 +6,7 @@ use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use herald_wire::ethernet::Ethernet;
-use herald_wire::hello::{Bye, GROUP, Header, Hello, Message, Reason, Refused, Sealed, State, Verifier};
+use herald_wire::hello::{Bye, Flags, GROUP, Header, Hello, Message, Reason, Refused, Sealed, State, Verifier};
 use herald_wire::{Counter, Frame, IfIndex, MacAddr, NodeId, Payload, TableVersion, WireError};
 
 use crate::alone::Alone;
@@ -162,7 +162,7 @@ impl Segment {
             Err(Refused::ForeignCluster(_)) => return refused.foreign_cluster += 1,
             Err(Refused::UnknownKey(_)) => return refused.unknown_key += 1,
             Err(Refused::BadTag) => return refused.forged += 1,
-            Err(Refused::Loop(sent_by)) => return self.own_frame(cx, sent_by),
+            Err(Refused::Loop { ifindex, .. }) => return self.own_frame(cx, ifindex),
             Err(Refused::DuplicateNode(_)) => return self.duplicate_node(cx, ethernet.source),
         };
         if self.idle_since.is_some() || self.leaving.is_some_and(|leaving| leaving.byes > BYES) {
@@ -339,10 +339,10 @@ impl Segment {
         if first_active && reserved {
             self.reserve(cx, node);
         }
-        if let Some(salt) = hello.echo
-            && self.peers.get(node).is_some_and(|peer| !peer.is_suspected())
-        {
-            self.proof_by_echo(cx, salt);
+        if self.peers.get(node).is_some_and(|peer| !peer.is_suspected()) {
+            for salt in &hello.echoes {
+                self.proof_by_echo(cx, *salt);
+            }
         }
         let me = (cx.config.node, cx.boot);
         if hello.suspects.iter().any(|suspect| (suspect.node, suspect.boot) == me)
@@ -387,7 +387,7 @@ impl Segment {
             ifindex: IfIndex(self.ifindex()),
             counter: Counter(self.counter),
             key: cx.config.keys.ids().iter().next_back().unwrap_or_default(),
-            flags: 0,
+            flags: Flags::NONE,
         };
         let ethernet = Ethernet::new(to, self.iface.mac);
         // Lists are cut to fit the smallest Ethernet MTU; a key ring without keys can say nothing.

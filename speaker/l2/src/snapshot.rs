@@ -235,7 +235,7 @@ impl Segment {
             (Status::Suspected(suspicion), _) => {
                 (PeerState::Suspected, suspicion.evidence(peer.interval, cx.f(), loss, true))
             }
-            (Status::Alive, State::Listen) => (PeerState::Listening, 0.0),
+            (Status::Alive, State::Listen | State::Other(_)) => (PeerState::Listening, 0.0),
             (Status::Alive, State::Active) => (PeerState::Active, 0.0),
             (Status::Alive, State::Leaving) => (PeerState::Leaving, 0.0),
         };

@@ -53,7 +53,7 @@ fn hello(counter: u64, destination: MacAddr) -> Vec<u8> {
         ifindex: IfIndex(1),
         counter: Counter(counter),
         key: KeyId::default(),
-        flags: 0,
+        flags: hello::Flags::NONE,
     };
     let keys = Keyring::new().with(KeyId::default(), &Secret::new([0; Secret::LEN]));
     keys.seal(Ethernet::new(destination, PEER), &header, &Message::Challenge(Salt(0)), 1500).unwrap()

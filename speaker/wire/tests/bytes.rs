@@ -249,7 +249,7 @@ fn hello_with_and_without_tlvs() {
         ],
         claims: vec![Claim { vip: vip4, revision: Revision(100), epoch: Epoch(2) }],
         drops: vec![Drop { vip: vip6, winner: Some(NodeId(0xdd)) }, Drop { vip: vip4, winner: None }],
-        echo: Some(Salt(0x5a17)),
+        echoes: vec![Salt(0x5a17), Salt(0x5a18)],
         name: Some("n1".to_owned()),
     };
     let bare = Hello {
@@ -261,7 +261,7 @@ fn hello_with_and_without_tlvs() {
         vouches: vec![],
         claims: vec![],
         drops: vec![],
-        echo: None,
+        echoes: vec![],
         name: None,
         ..hello.clone()
     };
@@ -276,7 +276,7 @@ fn hello_with_and_without_tlvs() {
              03 0020 00000000000000000000ffffc0a801f0 0000000000000064 0000000000000002
              04 0030 fd000010000000000000000000123456 00000000000000dd
                      00000000000000000000ffffc0a801f0 0000000000000000
-             05 0008 0000000000005a17
+             05 0010 0000000000005a17 0000000000005a18
              06 0002 6e31",
         ),
         (
@@ -385,7 +385,7 @@ fn header() -> Header {
         ifindex: IfIndex(7),
         counter: Counter(9),
         key: KeyId::new(3).unwrap(),
-        flags: 0,
+        flags: hello::Flags::NONE,
     }
 }
 

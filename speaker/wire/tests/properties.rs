@@ -125,7 +125,7 @@ fn last_epoch() -> impl Strategy<Value = LastEpoch> {
 
 prop_compose! {
     fn hello()(
-        state in prop_oneof![Just(State::Listen), Just(State::Active), Just(State::Leaving)],
+        state in prop_oneof![Just(State::Listen), Just(State::Active), Just(State::Leaving), (4_u8..).prop_map(State::Other)],
         able in any::<bool>(),
         (interval_ms, reach, version) in any::<(u16, u16, u64)>(),
         mac in mac(),
@@ -134,12 +134,12 @@ prop_compose! {
         keys in any::<u8>(),
         (suspects, vouches) in (vec(suspect(), 0..4), vec(vouch(), 0..4)),
         (claims, drops) in (vec(claim(), 0..8), vec(dropped(), 0..4)),
-        echo in of(any::<u64>()),
+        echoes in vec(any::<u64>().prop_map(Salt), 0..4),
         name in of("[a-z0-9.-]{0,63}"),
     ) -> Hello {
         Hello {
             state, able, interval_ms, reach, table_version: TableVersion(version), mac, ipv4, ipv6,
-            accepted_keys: KeySet::from_bits(keys), suspects, vouches, claims, drops, echo: echo.map(Salt), name,
+            accepted_keys: KeySet::from_bits(keys), suspects, vouches, claims, drops, echoes, name,
         }
     }
 }
@@ -190,7 +190,7 @@ fn header() -> impl Strategy<Value = Header> {
             ifindex: IfIndex(ifindex),
             counter: Counter(counter),
             key: KeyId::new(key).unwrap(),
-            flags,
+            flags: hello::Flags::from_bits(flags),
         },
     )
 }
@@ -244,7 +244,7 @@ proptest! {
         let seal = |count| {
             let header = Header {
                 cluster: ClusterId(0), node: NodeId(1), boot: Boot(0), ifindex: IfIndex(0), counter: Counter(0),
-                key: KeyId::default(), flags: 0,
+                key: KeyId::default(), flags: hello::Flags::NONE,
             };
             let message = Message::Hello(Hello { claims: vec![claim; count], ..hello.clone() });
             keys().seal(Ethernet::broadcast(MacAddr::zero()), &header, &message, mtu)

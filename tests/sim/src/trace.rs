@@ -42,6 +42,11 @@ impl Trace {
         }
     }
 
+    /// Are frames wanted?
+    pub fn shows_frames(&self) -> bool {
+        self.detail == Detail::Frames
+    }
+
     /// A frame leaves somebody.
     pub fn frame(&mut self, now: Moment, who: &str, frame: Option<&Frame<'_>>) {
         if self.detail == Detail::Frames
@@ -112,6 +117,6 @@ fn describe_hello(hello: &herald_wire::hello::Hello) -> String {
     list("suspect", hello.suspects.iter().map(|suspect| suspect.node.to_string()).collect());
     list("claim", hello.claims.iter().map(|c| format!("{} r{} e{}", c.vip, c.revision, c.epoch)).collect());
     list("drop", hello.drops.iter().map(|drop| format!("{} for {:?}", drop.vip, drop.winner)).collect());
-    list("echo", hello.echo.iter().map(ToString::to_string).collect());
+    list("echo", hello.echoes.iter().map(ToString::to_string).collect());
     text
 }

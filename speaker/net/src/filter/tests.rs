@@ -181,7 +181,7 @@ fn hello_frame() -> impl Strategy<Value = Vec<u8>> {
             ifindex: herald_wire::IfIndex(1),
             counter: herald_wire::Counter(1),
             key: hello::KeyId::default(),
-            flags: 0,
+            flags: hello::Flags::NONE,
         };
         let keys = hello::Keyring::new().with(hello::KeyId::default(), &hello::Secret::new([0; 32]));
         let message = hello::Message::Challenge(herald_wire::Salt(0));

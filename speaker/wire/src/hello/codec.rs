@@ -42,7 +42,7 @@ pub(super) fn body_len(message: &Message) -> usize {
                 + list(&hello.vouches)
                 + list(&hello.claims)
                 + list(&hello.drops)
-                + hello.echo.map_or(0, |_| TLV_HEADER_LEN + size_of::<u64>())
+                + list(&hello.echoes)
                 + hello.name.as_ref().map_or(0, |name| TLV_HEADER_LEN + name.len())
         }
         Message::Challenge(_) | Message::SyncRequest(_) => size_of::<u64>(),
@@ -92,6 +92,7 @@ fn encode_hello(hello: &Hello, out: &mut Vec<u8>) {
         State::Listen => 1,
         State::Active => 2,
         State::Leaving => 3,
+        State::Other(state) => state,
     });
     out.push(u8::from(hello.able));
     out.extend(hello.interval_ms.to_be_bytes());
@@ -105,10 +106,7 @@ fn encode_hello(hello: &Hello, out: &mut Vec<u8>) {
     encode_list(VOUCH, &hello.vouches, out);
     encode_list(CLAIM, &hello.claims, out);
     encode_list(DROP, &hello.drops, out);
-    if let Some(Salt(salt)) = hello.echo {
-        encode_tlv(ECHO, salt.to_be_bytes().len(), out);
-        out.extend(salt.to_be_bytes());
-    }
+    encode_list(ECHO, &hello.echoes, out);
     if let Some(name) = &hello.name {
         encode_tlv(NAME, name.len(), out);
         out.extend(name.as_bytes());
@@ -155,16 +153,11 @@ fn decode_hello(reader: &mut Reader<'_>) -> Result<Hello, Malformed> {
         1 => State::Listen,
         2 => State::Active,
         3 => State::Leaving,
-        _ => return Err(Malformed::Invalid("state")),
-    };
-    let able = match reader.u8().ok_or(short)? {
-        0 => false,
-        1 => true,
-        _ => return Err(Malformed::Invalid("able")),
+        other => State::Other(other),
     };
     let mut hello = Hello {
         state,
-        able,
+        able: reader.u8().ok_or(short)? != 0,
         interval_ms: reader.u16().ok_or(short)?,
         reach: reader.u16().ok_or(short)?,
         table_version: TableVersion(reader.u64().ok_or(short)?),
@@ -176,7 +169,7 @@ fn decode_hello(reader: &mut Reader<'_>) -> Result<Hello, Malformed> {
         vouches: Vec::new(),
         claims: Vec::new(),
         drops: Vec::new(),
-        echo: None,
+        echoes: Vec::new(),
         name: None,
     };
     while let Some((kind, value)) = reader.tlv()? {
@@ -185,14 +178,8 @@ fn decode_hello(reader: &mut Reader<'_>) -> Result<Hello, Malformed> {
             VOUCH => decode_list(value, &mut hello.vouches, "VOUCH")?,
             CLAIM => decode_list(value, &mut hello.claims, "CLAIM")?,
             DROP => decode_list(value, &mut hello.drops, "DROP")?,
-            ECHO => {
-                let salt = value.try_into().map_err(|_| Malformed::Invalid("ECHO"))?;
-                hello.echo = Some(Salt(u64::from_be_bytes(salt)));
-            }
-            NAME => {
-                let name = str::from_utf8(value).map_err(|_| Malformed::Invalid("NAME"))?;
-                hello.name = Some(name.to_owned());
-            }
+            ECHO => decode_list(value, &mut hello.echoes, "ECHO")?,
+            NAME => hello.name = String::from_utf8(value.to_vec()).ok(),
             _ => {}
         }
     }
@@ -250,17 +237,16 @@ fn decode_list<E: WireEntry>(value: &[u8], into: &mut Vec<E>, name: &'static str
     if !value.len().is_multiple_of(E::LEN) {
         return Err(Malformed::Invalid(name));
     }
-    into.reserve_exact(value.len() / E::LEN);
-    let mut reader = Reader::new(value);
-    while !reader.rest.is_empty() {
-        into.push(E::decode(&mut reader).ok_or(Malformed::Invalid(name))?);
-    }
+    into.reserve(value.len() / E::LEN);
+    into.extend(value.chunks_exact(E::LEN).filter_map(|entry| E::decode(&mut Reader::new(entry))));
     Ok(())
 }
 
 /// An [`Entry`]'s bytes.
 trait WireEntry: Entry {
     fn encode(&self, out: &mut Vec<u8>);
+
+    /// `None` for an entry to skip: it holds a value that only a later version knows.
     fn decode(reader: &mut Reader<'_>) -> Option<Self>;
 }
 
@@ -297,6 +283,16 @@ impl WireEntry for Vouch {
                 _ => return None,
             },
         })
+    }
+}
+
+impl WireEntry for Salt {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend(self.0.to_be_bytes());
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Option<Self> {
+        reader.u64().map(Self)
     }
 }
 

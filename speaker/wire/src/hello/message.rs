@@ -120,8 +120,8 @@ pub struct Hello {
     pub claims: Vec<Claim>,
     /// Holdings given up (rules A14 and A37).
     pub drops: Vec<Drop>,
-    /// The answer to a challenge (rule A7).
-    pub echo: Option<Salt>,
+    /// The answers to challenges (rule A7): one hello answers many.
+    pub echoes: Vec<Salt>,
     /// The node's name, once a second.
     pub name: Option<String>,
 }
@@ -135,6 +135,8 @@ pub enum State {
     Active,
     /// Hands over (rule A43).
     Leaving,
+    /// One that a later version has: alive, and more is not known.
+    Other(u8),
 }
 
 /// A peer not heard for too long.
@@ -277,6 +279,10 @@ impl Entry for Suspect {
 
 impl Entry for Vouch {
     const LEN: usize = 19;
+}
+
+impl Entry for Salt {
+    const LEN: usize = 8;
 }
 
 impl Entry for Claim {

@@ -8,7 +8,8 @@
 //!   0     4   magic        "HRLD"
 //!   4     1   version      1
 //!   5     1   type         1 HELLO, 2 CHALLENGE, 3 SYNC_REQ, 4 SYNC, 5 OFFER, 6 BYE, 7 TELL
-//!   6     2   flags        bit 0: reserved for the sparse mode of rule A15; the rest zero, ignored when received
+//!   6     2   flags        bit 0: reserved for the sparse mode of rule A15; bit 1: the sender's node is cordoned;
+//!                        the rest zero, ignored when received
 //!   8     8   cluster id
 //!  16     8   node id      the sender's, never 0
 //!  24     8   boot         the sender's
@@ -23,7 +24,7 @@
 //! Octets behind the tag are padding. Each body is a fixed part, by type, followed by TLVs:
 //!
 //! ```text
-//! HELLO      state u8 (1 LISTEN, 2 ACTIVE, 3 LEAVING) | able u8 (0, 1) | interval_ms u16 | reach u16 |
+//! HELLO      state u8 (1 LISTEN, 2 ACTIVE, 3 LEAVING) | able u8 (0 = no) | interval_ms u16 | reach u16 |
 //!            table_version u64 | mac 6 | ipv4 4 (0 = none) | ipv6 16 (0 = none) | accepted_keys u8 (bit i: key id i)
 //! CHALLENGE  salt u64
 //! SYNC_REQ   from_version u64
@@ -37,14 +38,18 @@
 //!   2 VOUCH    entries of 19: node u64 | boot u64 | age_ms u16 | kind u8 (1 speaker, 2 kernel)
 //!   3 CLAIM    entries of 32: vip 16 | revision u64 | epoch u64
 //!   4 DROP     entries of 24: vip 16 | winner u64 (node, 0 = nobody)
-//!   5 ECHO     salt u64
+//!   5 ECHO     entries of 8: salt u64
 //!   6 NAME     UTF-8, the node's name
 //!   7 EPOCH    entries of 32: vip 16 | max_epoch u64 | last_holder u64 (node, 0 = nobody)
 //! ```
 //!
-//! HELLO takes TLVs 1 to 6, SYNC 3 and 7. A TLV that may come several times is one list in several parts. TLVs of
-//! another type, or in another message, are skipped (rule A9); a known one whose length does not fit its entries
-//! makes the frame malformed. A vip is 16 octets, IPv4 as IPv4-mapped IPv6.
+//! HELLO takes TLVs 1 to 6, SYNC 3 and 7. A list that comes in several TLVs is one list; of several names the last
+//! counts. A vip is 16 octets, IPv4 as IPv4-mapped IPv6.
+//!
+//! A later minor version may add to this, and must stay alive in the eyes of an older speaker (rule A9): TLVs of
+//! another type, or in another message, are skipped, as are entries with a value that an older speaker can't know
+//! (another vouch kind, a node id of 0) and a name that is no UTF-8; another state is [`State::Other`]. Only lengths
+//! that don't add up make a body malformed, and a BYE for an unknown reason, which has no harmless meaning.
 //!
 //! Writing: [`Keyring::seal`]. Reading, in the order of rule A5, cheapest first: [`Sealed::parse`] (length, magic,
 //! version), [`Verifier::verify`] (cluster, key id, tag, own node), the caller's [`crate::ReplayWindow`], then
@@ -101,6 +106,40 @@ pub struct Header {
     pub counter: Counter,
     /// The key that seals it.
     pub key: KeyId,
-    /// All zero in this version.
-    pub flags: u16,
+    /// What else is true of every frame of the sender.
+    pub flags: Flags,
+}
+
+/// The header's flags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Flags(u16);
+
+impl Flags {
+    /// No flag set.
+    pub const NONE: Self = Self(0);
+    /// Reserved for the unicast mode of segments with many holders (rule A15).
+    pub const SPARSE: Self = Self(1);
+    /// The sender's node is cordoned: it claims only what no other could (rule A29).
+    pub const CORDONED: Self = Self(2);
+
+    /// These flags and those.
+    #[must_use]
+    pub const fn with(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
+
+    /// Whether all of `others` are set.
+    pub const fn contains(self, others: Self) -> bool {
+        self.0 & others.0 == others.0
+    }
+
+    /// From the field on the wire, unknown bits too.
+    pub const fn from_bits(bits: u16) -> Self {
+        Self(bits)
+    }
+
+    /// The field on the wire.
+    pub const fn bits(self) -> u16 {
+        self.0
+    }
 }

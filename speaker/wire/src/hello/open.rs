@@ -1,7 +1,7 @@
 //! From received bytes to a message, in the order of rule A5.
 
 use super::codec::{self, Reader};
-use super::{HEADER_LEN, Header, KeyId, Keyring, Kind, MAGIC, Malformed, Message, TAG_LEN, VERSION};
+use super::{Flags, HEADER_LEN, Header, KeyId, Keyring, Kind, MAGIC, Malformed, Message, TAG_LEN, VERSION};
 use crate::{Boot, ClusterId, Counter, IfIndex, Layer, NodeId, WireError};
 
 /// A frame of ours by length, magic and version. Nothing in it can be believed yet.
@@ -51,8 +51,15 @@ pub enum Refused {
     #[error("the tag does not match")]
     BadTag,
     /// Our own frame came back: a loop, or another of our interfaces on the same segment (rule A52).
-    #[error("our own frame, sent on interface {0}")]
-    Loop(IfIndex),
+    ///
+    /// It may be a recording, as no window is kept for our own frames: compare the counter with those sent lately.
+    #[error("our own frame {counter}, sent on interface {ifindex}")]
+    Loop {
+        /// The interface it was sent on.
+        ifindex: IfIndex,
+        /// Which frame of that interface.
+        counter: Counter,
+    },
     /// Another machine, or an earlier life of ours, speaks in our node's name (rule A5: DuplicateNode).
     #[error("our node id with boot {0}, which is not ours")]
     DuplicateNode(Boot),
@@ -68,7 +75,7 @@ impl<'a> Sealed<'a> {
         let mut read_header = || -> Option<_> {
             let fixed = (reader.array::<4>()?, reader.u8()?, Kind::from_wire(reader.u8()?));
             let header = RawHeader {
-                flags: reader.u16()?,
+                flags: Flags::from_bits(reader.u16()?),
                 cluster: ClusterId(reader.u64()?),
                 node: reader.u64()?,
                 boot: Boot(reader.u64()?),
@@ -100,7 +107,7 @@ impl<'a> Sealed<'a> {
 }
 
 struct RawHeader {
-    flags: u16,
+    flags: Flags,
     cluster: ClusterId,
     node: u64,
     boot: Boot,
@@ -132,7 +139,7 @@ impl Verifier<'_> {
         }
         if header.node == self.node {
             return Err(if header.boot == self.boot {
-                Refused::Loop(header.ifindex)
+                Refused::Loop { ifindex: header.ifindex, counter: header.counter }
             } else {
                 Refused::DuplicateNode(header.boot)
             });

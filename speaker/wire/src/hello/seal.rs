@@ -59,7 +59,7 @@ impl Keyring {
         frame.reserve_exact(HEADER_LEN + len + TAG_LEN);
         frame.extend(MAGIC);
         frame.extend([VERSION, message.kind().to_wire()]);
-        frame.extend(header.flags.to_be_bytes());
+        frame.extend(header.flags.bits().to_be_bytes());
         frame.extend(header.cluster.0.to_be_bytes());
         frame.extend(NodeId::to_wire(Some(header.node)).to_be_bytes());
         frame.extend(header.boot.0.to_be_bytes());
