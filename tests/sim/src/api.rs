@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use herald_l2::{NodeState, Nodes, Revision, VipSpec};
 
+use crate::Moment;
 use crate::node::node_name;
 
 /// What a watch says.
@@ -114,5 +115,96 @@ impl Api {
     pub fn entitles(&self, vip: IpAddr, node: usize) -> bool {
         self.specs.get(&vip).is_some_and(|spec| spec.nodes.contains(&node_name(node)))
             && !self.node(node).excluded
+    }
+}
+
+/// Each node's watch: in order, and not while it is cut.
+#[derive(Debug)]
+pub struct Links(Vec<Link>);
+
+/// One node's watch.
+#[derive(Clone, Copy, Debug, Default)]
+struct Link {
+    up: bool,
+    /// What was sent on an earlier connection never arrives.
+    session: u32,
+    /// Nothing overtakes what was sent before.
+    last: Moment,
+}
+
+impl Links {
+    /// So many nodes, none connected yet.
+    pub fn new(nodes: usize) -> Self {
+        Self(vec![Link::default(); nodes])
+    }
+
+    /// The connection breaks.
+    pub fn cut(&mut self, node: usize) {
+        if let Some(link) = self.0.get_mut(node) {
+            link.up = false;
+            link.session += 1;
+        }
+    }
+
+    /// A new connection.
+    pub fn connect(&mut self, node: usize) {
+        self.cut(node);
+        if let Some(link) = self.0.get_mut(node) {
+            link.up = true;
+        }
+    }
+
+    /// Is it connected?
+    pub fn is_up(&self, node: usize) -> bool {
+        self.0.get(node).is_some_and(|link| link.up)
+    }
+
+    /// Sends something at `at`: when it arrives, and by which connection. `None`: nobody listens.
+    pub fn send(&mut self, node: usize, at: Moment) -> Option<(Moment, u32)> {
+        let link = self.0.get_mut(node).filter(|link| link.up)?;
+        link.last = link.last.max(at);
+        Some((link.last, link.session))
+    }
+
+    /// Does what was sent by this connection still arrive?
+    pub fn delivers(&self, node: usize, session: u32) -> bool {
+        self.0.get(node).is_some_and(|link| link.up && link.session == session)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn revisions_grow_over_deletion_and_hints_name_the_holder_last_written() {
+        let vip = IpAddr::from([10, 0, 1, 1]);
+        let mut api = Api::default();
+        api.create(vip, Nodes::All, false);
+        let first = api.read(vip).unwrap().revision;
+        api.report(vip, 0, true);
+        api.report(vip, 1, true);
+        api.report(vip, 0, false);
+        assert_eq!(api.read(vip).unwrap().holders_hint, [node_name(1)]);
+        api.delete(vip);
+        assert_eq!(api.read(vip), None);
+        api.create(vip, Nodes::Listed([node_name(2)].into()), false);
+        let spec = api.read(vip).unwrap();
+        assert!(spec.revision > first && spec.holders_hint.is_empty());
+        assert!(api.entitles(vip, 2) && !api.entitles(vip, 1));
+    }
+
+    #[test]
+    fn a_watch_keeps_order_and_a_broken_one_delivers_nothing() {
+        let at = std::time::Duration::from_millis;
+        let mut links = Links::new(1);
+        assert_eq!(links.send(0, at(1)), None);
+        links.connect(0);
+        let (first, session) = links.send(0, at(50)).unwrap();
+        let (second, _) = links.send(0, at(20)).unwrap();
+        assert!(second >= first && links.delivers(0, session));
+        links.cut(0);
+        links.connect(0);
+        assert!(!links.delivers(0, session));
     }
 }

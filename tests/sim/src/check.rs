@@ -1,0 +1,324 @@
+//! What must hold, watched while a run goes on and looked at when it has settled.
+//!
+//! Owns: who holds what as the speakers themselves say, moves and which of them are excused, how long two connected
+//! nodes held one address, gaps in what clients could reach. Breaks of a rule are collected, not thrown, so that one
+//! run shows all of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::Moment;
+
+/// How far a class lets addresses move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moves {
+    /// Not at all.
+    None,
+    /// Away from nodes (or of addresses) that a fault has struck, at most this often for each address and run.
+    FromStruck(u32),
+    /// Any number while faults last; none once settled.
+    Any,
+}
+
+/// What a class promises.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Which moves are right.
+    pub moves: Moves,
+    /// For how long two connected nodes may hold one address.
+    pub dual: Duration,
+    /// For how long a client that sends all the time may reach nobody; `None`: no promise (loss, partitions).
+    pub gap: Option<Duration>,
+}
+
+impl Bounds {
+    /// No promise at all.
+    pub const NOTHING: Self = Self { moves: Moves::Any, dual: Duration::MAX, gap: None };
+}
+
+/// One address changed hands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Move {
+    /// When.
+    pub at: Moment,
+    /// Which.
+    pub vip: IpAddr,
+    /// Who held it before.
+    pub from: usize,
+    /// Who holds it now.
+    pub to: usize,
+}
+
+/// Figures of a run.
+#[derive(Clone, Debug, Default)]
+pub struct Measured {
+    /// All moves after the warm-up.
+    pub moves: Vec<Move>,
+    /// The longest time two connected nodes held one address.
+    pub dual: Duration,
+    /// The longest time a client that sent all the time reached nobody.
+    pub gap: Duration,
+}
+
+/// The watcher of one run.
+#[derive(Debug)]
+pub struct Check {
+    bounds: Bounds,
+    holders: BTreeMap<IpAddr, BTreeSet<usize>>,
+    last_holder: BTreeMap<IpAddr, usize>,
+    /// From here on moves count: everything before is the start.
+    warm_at: Moment,
+    /// From here on nothing may change.
+    settled_at: Option<Moment>,
+    struck: BTreeMap<usize, Moment>,
+    struck_vips: BTreeMap<IpAddr, Moment>,
+    both: BTreeMap<(IpAddr, usize, usize), Moment>,
+    served: BTreeMap<(usize, IpAddr), Moment>,
+    measured: Measured,
+    violations: Vec<String>,
+}
+
+impl Check {
+    /// Watches from the start; `warm_at`: when the nodes must have shared out the addresses.
+    pub fn new(bounds: Bounds, warm_at: Moment) -> Self {
+        Self {
+            bounds,
+            holders: BTreeMap::new(),
+            last_holder: BTreeMap::new(),
+            warm_at,
+            settled_at: None,
+            struck: BTreeMap::new(),
+            struck_vips: BTreeMap::new(),
+            both: BTreeMap::new(),
+            served: BTreeMap::new(),
+            measured: Measured::default(),
+            violations: Vec::new(),
+        }
+    }
+
+    /// A rule was broken.
+    pub fn violation(&mut self, now: Moment, what: &str) {
+        self.violations.push(format!("at {} ms: {what}", now.as_millis()));
+    }
+
+    /// Does this node say that it holds the address?
+    pub fn holds(&self, vip: IpAddr, node: usize) -> bool {
+        self.holders.get(&vip).is_some_and(|nodes| nodes.contains(&node))
+    }
+
+    /// Who says so, if anybody.
+    pub fn holders(&self, vip: IpAddr) -> impl Iterator<Item = usize> + '_ {
+        self.holders.get(&vip).into_iter().flatten().copied()
+    }
+
+    /// Every address that was ever held.
+    pub fn vips(&self) -> Vec<IpAddr> {
+        self.holders.keys().copied().collect()
+    }
+
+    /// Moves away from this node are right until then.
+    pub fn strike(&mut self, node: usize, until: Moment) {
+        self.struck.insert(node, until);
+    }
+
+    /// Moves of this address are right until then.
+    pub fn strike_vip(&mut self, vip: IpAddr, until: Moment) {
+        self.struck_vips.insert(vip, until);
+    }
+
+    /// Nothing may change any more.
+    pub fn settle(&mut self, now: Moment) {
+        self.settled_at = Some(now);
+    }
+
+    /// A node holds an address from now on.
+    pub fn claimed(&mut self, now: Moment, vip: IpAddr, node: usize) {
+        if let Some(at) = self.settled_at {
+            let text = format!("n{} claims {vip} after everything had settled at {} ms", node + 1, at.as_millis());
+            self.violation(now, &text);
+        }
+        self.holders.entry(vip).or_default().insert(node);
+        match self.last_holder.insert(vip, node) {
+            Some(from) if from != node && now >= self.warm_at => {
+                self.moved(Move { at: now, vip, from, to: node });
+            }
+            _ => {}
+        }
+    }
+
+    fn moved(&mut self, step: Move) {
+        let Move { at, vip, from, to } = step;
+        self.measured.moves.push(step);
+        let excused = |until: Option<&Moment>| until.is_some_and(|until| *until >= at);
+        let moves = self.measured.moves.iter().filter(|other| other.vip == vip).count();
+        let text = |why: &str| format!("{vip} moves from n{} to n{}: {why}", from + 1, to + 1);
+        let wrong = match self.bounds.moves {
+            Moves::Any => return,
+            Moves::None => text("this class allows no move"),
+            Moves::FromStruck(_)
+                if !excused(self.struck.get(&from)) && !excused(self.struck_vips.get(&vip)) =>
+            {
+                text("no fault has struck either")
+            }
+            Moves::FromStruck(most) if u32::try_from(moves).is_ok_and(|moves| moves <= most) => return,
+            Moves::FromStruck(most) => text(&format!("its move number {moves}, {most} allowed")),
+        };
+        self.violation(at, &wrong);
+    }
+
+    /// A node holds an address no longer.
+    pub fn released(&mut self, now: Moment, vip: IpAddr, node: usize) {
+        if let Some(at) = self.settled_at {
+            let text = format!("n{} gives up {vip} after everything had settled at {} ms", node + 1, at.as_millis());
+            self.violation(now, &text);
+        }
+        if let Some(holders) = self.holders.get_mut(&vip) {
+            holders.remove(&node);
+        }
+    }
+
+    /// A speaker is gone, and holds nothing.
+    pub fn ended(&mut self, node: usize) {
+        for holders in self.holders.values_mut() {
+            holders.remove(&node);
+        }
+    }
+
+    /// Looks for addresses held twice. `connected`: whether two nodes run and hear each other.
+    pub fn compare(&mut self, now: Moment, connected: impl Fn(usize, usize) -> bool) {
+        let mut both = BTreeMap::new();
+        for (vip, holders) in &self.holders {
+            for (n, a) in holders.iter().enumerate() {
+                for b in holders.iter().skip(n + 1).filter(|b| connected(*a, **b)) {
+                    let key = (*vip, *a, *b);
+                    both.insert(key, self.both.get(&key).copied().unwrap_or(now));
+                }
+            }
+        }
+        for ((vip, a, b), since) in std::mem::replace(&mut self.both, both) {
+            if self.both.contains_key(&(vip, a, b)) || now < self.warm_at {
+                continue;
+            }
+            let dual = now.saturating_sub(since);
+            self.measured.dual = self.measured.dual.max(dual);
+            if dual > self.bounds.dual {
+                let text = format!("n{} and n{} both held {vip} for {} ms", a + 1, b + 1, dual.as_millis());
+                self.violation(now, &text);
+            }
+        }
+    }
+
+    /// A client's packet has reached a node that lives.
+    pub fn packet_served(&mut self, now: Moment, host: usize, vip: IpAddr) {
+        if let Some(last) = self.served.insert((host, vip), now)
+            && now >= self.warm_at
+        {
+            let gap = now.saturating_sub(last.max(self.warm_at));
+            self.measured.gap = self.measured.gap.max(gap);
+            if self.bounds.gap.is_some_and(|most| gap > most) {
+                self.violation(now, &format!("{vip} was out of a client's reach for {} ms", gap.as_millis()));
+            }
+        }
+    }
+
+    /// When a client last reached an address.
+    pub fn last_served(&self, host: usize, vip: IpAddr) -> Option<Moment> {
+        self.served.get(&(host, vip)).copied()
+    }
+
+    /// A client is no longer measured at this address: it was deleted, or moved out of reach on purpose.
+    pub fn forget_served(&mut self, vip: IpAddr) {
+        self.served.retain(|(_, served), _| *served != vip);
+    }
+
+    /// What came out, at the end.
+    pub fn finish(mut self, now: Moment) -> (Measured, Vec<String>) {
+        self.compare(now, |_, _| false);
+        (self.measured, self.violations)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Moment {
+        Duration::from_millis(ms)
+    }
+
+    fn vip() -> IpAddr {
+        [10, 0, 1, 1].into()
+    }
+
+    fn check(moves: Moves) -> Check {
+        let bounds = Bounds { moves, dual: at(250), gap: Some(at(300)) };
+        let mut check = Check::new(bounds, at(1_000));
+        check.claimed(at(500), vip(), 0);
+        check
+    }
+
+    fn violations(check: Check) -> Vec<String> {
+        check.finish(at(60_000)).1
+    }
+
+    #[test]
+    fn a_move_needs_an_excuse() {
+        let mut excused = check(Moves::FromStruck(1));
+        excused.strike(0, at(2_000));
+        excused.claimed(at(1_500), vip(), 1);
+        assert_eq!(violations(excused), [""; 0]);
+
+        let mut too_late = check(Moves::FromStruck(1));
+        too_late.strike(0, at(1_400));
+        too_late.claimed(at(1_500), vip(), 1);
+        assert_eq!(violations(too_late), ["at 1500 ms: 10.0.1.1 moves from n1 to n2: no fault has struck either"]);
+
+        let mut twice = check(Moves::FromStruck(1));
+        twice.strike_vip(vip(), at(9_000));
+        twice.claimed(at(1_500), vip(), 1);
+        twice.claimed(at(1_600), vip(), 0);
+        assert_eq!(violations(twice).len(), 1);
+
+        let mut again = check(Moves::None);
+        again.released(at(1_500), vip(), 0);
+        again.claimed(at(1_600), vip(), 0);
+        assert_eq!(violations(again), [""; 0], "taking one's own back is no move");
+    }
+
+    #[test]
+    fn nothing_changes_after_it_has_settled() {
+        let mut check = check(Moves::Any);
+        check.settle(at(2_000));
+        check.released(at(2_001), vip(), 0);
+        check.claimed(at(2_002), vip(), 0);
+        assert_eq!(violations(check).len(), 2);
+    }
+
+    #[test]
+    fn two_holders_count_only_while_connected_and_only_beyond_the_bound() {
+        let mut check = check(Moves::Any);
+        check.claimed(at(1_000), vip(), 1);
+        check.compare(at(1_000), |_, _| false);
+        check.compare(at(5_000), |_, _| true);
+        check.released(at(5_200), vip(), 0);
+        check.compare(at(5_200), |_, _| true);
+        let (measured, violations) = check.finish(at(9_000));
+        assert_eq!((measured.dual, violations.len()), (at(200), 0));
+
+        let mut check = self::check(Moves::Any);
+        check.claimed(at(1_000), vip(), 1);
+        check.compare(at(1_000), |_, _| true);
+        assert_eq!(violations(check), ["at 60000 ms: n1 and n2 both held 10.0.1.1 for 59000 ms"]);
+    }
+
+    #[test]
+    fn a_clients_gap_is_measured_from_packet_to_packet() {
+        let mut check = check(Moves::None);
+        for ms in [900, 1_100, 1_400, 1_800] {
+            check.packet_served(at(ms), 0, vip());
+        }
+        let (measured, violations) = check.finish(at(9_000));
+        assert_eq!((measured.gap, violations.len()), (at(400), 1));
+    }
+}

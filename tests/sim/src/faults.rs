@@ -1,0 +1,332 @@
+//! What goes wrong in a run, and how it is done to the world.
+//!
+//! A schedule is a list of faults with times. It may name its victims by what they do at that moment ("the holder of
+//! the first address"), and meet the same victim again later by the slot it was put into.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use herald_l2::{NodeState, Nodes};
+
+use crate::Moment;
+use crate::node::{Frozen, node_name};
+use crate::switch::Port;
+use crate::world::World;
+
+/// For how long a move is still the fault's doing after the fault itself is over.
+const AFTERMATH: Duration = Duration::from_secs(2);
+/// As long as the fault lasts.
+const LASTING: Moment = Moment::MAX;
+
+/// Which node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// This one.
+    Node(usize),
+    /// Whoever holds the n-th address now, remembered in a slot of the same number.
+    HolderOf(usize),
+    /// A node that holds nothing if there is one, remembered in slot 9.
+    Idle,
+    /// Who was put into this slot before.
+    Slot(usize),
+}
+
+/// One thing that goes wrong, or is mended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fault {
+    /// Power lost; `link`: the network card keeps its light on.
+    Crash { who: Who, link: bool },
+    /// Power is back, and the speaker with it.
+    Return(Who),
+    /// The speaker is killed.
+    Kill(Who),
+    /// The speaker starts (again).
+    Start(Who),
+    /// SIGTERM.
+    Leave(Who),
+    /// SIGSTOP.
+    Stop(Who),
+    /// The virtual machine is paused, its clock with it.
+    Pause(Who),
+    /// SIGCONT, or the machine goes on.
+    Continue(Who),
+    /// The node's cable is pulled, or back; the node sees it.
+    Cable { who: Who, up: bool },
+    /// The way behind the cable breaks, or is back; nobody sees it.
+    Uplink { who: Who, up: bool },
+    /// The switch itself loses power: every port is down.
+    SwitchOff,
+    /// One port (of a node or host) comes up; `forwarding`: at once, else with a later [`Fault::Forward`].
+    PortUp { port: usize, forwarding: bool },
+    /// The port lets frames through.
+    Forward { port: usize },
+    /// The network is split: which side each port is on.
+    Split(Vec<u8>),
+    /// And whole again.
+    Heal,
+    /// Frames from one node to another are lost, or no longer.
+    Path { from: Who, to: Who, cut: bool },
+    /// All paths lose this share.
+    Loss(f64),
+    /// The node's watch stops; nothing it writes arrives.
+    ApiCut(Who),
+    /// And goes on with a new list.
+    ApiBack(Who),
+    /// A `LoadBalancerIP` is made: the n-th address, for all nodes but these.
+    Create { vip: usize, without: Vec<Who> },
+    /// It is deleted.
+    Delete { vip: usize },
+    /// Its list of nodes is written anew.
+    Assign { vip: usize, without: Vec<Who> },
+    /// It is written without any change of meaning.
+    Touch { vip: usize },
+    /// The Node object is changed.
+    Node { who: Who, cordoned: bool, excluded: bool },
+}
+
+impl World {
+    /// Which node is meant, now.
+    fn find(&mut self, who: Who) -> Option<usize> {
+        let holding = |world: &Self, node| world.vips().iter().any(|vip| world.check.holds(*vip, node));
+        match who {
+            Who::Node(node) => Some(node),
+            Who::Slot(slot) => self.slots.get(&slot).copied(),
+            Who::HolderOf(index) => {
+                let vip = *self.vips().get(index)?;
+                let node = self
+                    .check
+                    .holders(vip)
+                    .find(|node| self.is_speaking(*node))
+                    .or_else(|| (0..self.nodes.len()).find(|node| self.is_speaking(*node)))?;
+                self.slots.insert(index, node);
+                Some(node)
+            }
+            Who::Idle => {
+                let live: Vec<_> = (0..self.nodes.len()).filter(|node| self.is_speaking(*node)).collect();
+                let node = live.iter().copied().find(|node| !holding(self, *node)).or(live.last().copied())?;
+                self.slots.insert(9, node);
+                Some(node)
+            }
+        }
+    }
+
+    fn listed(&mut self, without: &[Who]) -> Nodes {
+        let without: Vec<_> = without.iter().filter_map(|who| self.find(*who)).collect();
+        if without.is_empty() {
+            return Nodes::All;
+        }
+        let names = (0..self.nodes.len()).filter(|node| !without.contains(node)).map(node_name);
+        Nodes::Listed(names.collect())
+    }
+
+    /// Does it.
+    pub fn apply(&mut self, fault: &Fault) {
+        if let Some(who) = fault.who() {
+            let Some(node) = self.find(who) else { return };
+            self.note(node, || format!("--- {}", fault.describe()));
+            self.apply_to(node, fault);
+        } else {
+            self.note_world(|| format!("--- {}", fault.describe()));
+            self.apply_to_all(fault);
+        }
+        self.compare_holders();
+    }
+
+    fn apply_to(&mut self, node: usize, fault: &Fault) {
+        let now = self.now;
+        let strike = |world: &mut Self, until| world.check.strike(node, until);
+        match fault {
+            Fault::Crash { link, .. } => {
+                strike(self, LASTING);
+                if let Some(node) = self.nodes.get_mut(node) {
+                    node.crash();
+                }
+                self.api_links.cut(node);
+                self.check.ended(node);
+                if !link {
+                    self.switch.set_link(Port(node), false);
+                }
+            }
+            Fault::Return(_) => {
+                if self.nodes.get(node).is_none_or(|node| node.alive) {
+                    return;
+                }
+                strike(self, now + AFTERMATH);
+                self.switch.set_link(Port(node), true);
+                if let Some(node) = self.nodes.get_mut(node) {
+                    node.alive = true;
+                }
+                self.start_speaker(node);
+            }
+            Fault::Kill(_) => {
+                strike(self, LASTING);
+                if let Some(node) = self.nodes.get_mut(node) {
+                    node.kill();
+                }
+                self.api_links.cut(node);
+                self.check.ended(node);
+            }
+            Fault::Start(_) => {
+                strike(self, now + AFTERMATH);
+                if self.nodes.get(node).is_some_and(|node| node.alive && node.core.is_none()) {
+                    self.start_speaker(node);
+                }
+            }
+            Fault::Leave(_) => {
+                strike(self, LASTING);
+                if let Some(node) = self.nodes.get_mut(node) {
+                    node.terminate = true;
+                }
+                self.wake(node);
+            }
+            Fault::Stop(_) | Fault::Pause(_) => {
+                strike(self, LASTING);
+                let frozen = if matches!(fault, Fault::Stop(_)) {
+                    Frozen::Speaker
+                } else {
+                    Frozen::Machine { since: now }
+                };
+                if let Some(node) = self.nodes.get_mut(node).filter(|node| node.frozen.is_none()) {
+                    node.frozen = Some(frozen);
+                }
+            }
+            Fault::Continue(_) => {
+                strike(self, now + AFTERMATH);
+                self.thaw(node);
+            }
+            Fault::Cable { up, .. } => {
+                strike(self, if *up { now + AFTERMATH } else { LASTING });
+                self.set_link(Port(node), *up);
+            }
+            Fault::Uplink { up, .. } => {
+                strike(self, if *up { now + AFTERMATH } else { LASTING });
+                self.switch.set_forwarding(Port(node), *up);
+            }
+            Fault::Path { to, cut, .. } => {
+                let Some(to) = self.find(*to) else { return };
+                for node in [node, to] {
+                    self.check.strike(node, if *cut { LASTING } else { now + AFTERMATH });
+                }
+                self.switch.set_cut(Port(node), Port(to), *cut);
+            }
+            Fault::ApiCut(_) => self.api_links.cut(node),
+            Fault::ApiBack(_) => self.connect_api(node),
+            Fault::Node { cordoned, excluded, .. } => {
+                if *excluded {
+                    strike(self, LASTING);
+                }
+                let state = NodeState { cordoned: *cordoned, excluded: *excluded };
+                self.api.set_node(node, state);
+                self.tell_node(node);
+            }
+            _ => {}
+        }
+    }
+
+    fn apply_to_all(&mut self, fault: &Fault) {
+        let now = self.now;
+        match fault {
+            Fault::SwitchOff => {
+                for port in 0..self.ports() {
+                    self.set_link(Port(port), false);
+                    self.switch.set_forwarding(Port(port), false);
+                }
+                for node in 0..self.nodes.len() {
+                    self.check.strike(node, LASTING);
+                }
+            }
+            Fault::PortUp { port, forwarding } => {
+                self.set_link(Port(*port), true);
+                if *forwarding {
+                    self.apply_to_all(&Fault::Forward { port: *port });
+                }
+            }
+            Fault::Forward { port } => {
+                self.switch.set_forwarding(Port(*port), true);
+                self.check.strike(*port, now + AFTERMATH);
+            }
+            Fault::Split(sides) => {
+                for (port, side) in sides.iter().enumerate() {
+                    self.switch.set_side(Port(port), *side);
+                }
+                for node in 0..self.nodes.len() {
+                    self.check.strike(node, LASTING);
+                }
+            }
+            Fault::Heal => {
+                for port in 0..self.ports() {
+                    self.switch.set_side(Port(port), 0);
+                }
+                for node in 0..self.nodes.len() {
+                    self.check.strike(node, now + AFTERMATH);
+                }
+            }
+            Fault::Loss(loss) => self.switch.set_loss(*loss),
+            Fault::Create { vip, without } => {
+                let nodes = self.listed(without);
+                let probe = self.dice.chance(0.5);
+                self.change_spec(*vip, |api, vip| api.create(vip, nodes, probe));
+            }
+            Fault::Delete { vip } => self.change_spec(*vip, super::api::Api::delete),
+            Fault::Assign { vip, without } => {
+                let nodes = self.listed(without);
+                self.change_spec(*vip, |api, vip| api.change(vip, |spec| spec.nodes = nodes));
+            }
+            Fault::Touch { vip } => self.change_spec(*vip, |api, vip| api.change(vip, |_| ())),
+            _ => {}
+        }
+    }
+
+    fn change_spec(&mut self, index: usize, change: impl FnOnce(&mut crate::api::Api, IpAddr)) {
+        let Some(vip) = self.vips().get(index).copied() else { return };
+        change(&mut self.api, vip);
+        self.check.strike_vip(vip, self.now + AFTERMATH * 2);
+        self.check.forget_served(vip);
+        self.tell_all(vip);
+    }
+}
+
+impl Fault {
+    /// Whom it strikes, if it is one node.
+    fn who(&self) -> Option<Who> {
+        match self {
+            Self::Crash { who, .. }
+            | Self::Return(who)
+            | Self::Kill(who)
+            | Self::Start(who)
+            | Self::Leave(who)
+            | Self::Stop(who)
+            | Self::Pause(who)
+            | Self::Continue(who)
+            | Self::Cable { who, .. }
+            | Self::Uplink { who, .. }
+            | Self::Path { from: who, .. }
+            | Self::ApiCut(who)
+            | Self::ApiBack(who)
+            | Self::Node { who, .. } => Some(*who),
+            _ => None,
+        }
+    }
+
+    fn describe(&self) -> String {
+        match self {
+            Self::Crash { link: true, .. } => "crash, the link stays up".into(),
+            Self::Crash { link: false, .. } => "power lost".into(),
+            Self::Return(_) => "power is back".into(),
+            Self::Kill(_) => "speaker killed".into(),
+            Self::Start(_) => "speaker starts".into(),
+            Self::Leave(_) => "SIGTERM".into(),
+            Self::Stop(_) => "SIGSTOP".into(),
+            Self::Pause(_) => "machine paused".into(),
+            Self::Continue(_) => "goes on".into(),
+            Self::Cable { up, .. } => format!("cable {}", if *up { "back" } else { "pulled" }),
+            Self::Uplink { up, .. } => format!("way behind the cable {}", if *up { "back" } else { "broken" }),
+            Self::Path { to, cut, .. } => {
+                format!("path to {to:?} {}", if *cut { "cut" } else { "restored" })
+            }
+            Self::ApiCut(_) => "API out of reach".into(),
+            Self::ApiBack(_) => "API in reach again".into(),
+            other => format!("{other:?}"),
+        }
+    }
+}
