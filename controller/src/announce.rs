@@ -1,7 +1,7 @@
 //! Where an address may be announced by layer 2: a pure function of its pool, its Service and the advertisements.
 //!
 //! What must always hold: `Listed` with no names means nobody, never everybody (rule B19), and a set of nodes is never
-//! made from a list of nodes that has not been delivered (rule B11).
+//! made from a list of nodes that has not been delivered (rule B11): whoever calls has one.
 //!
 //! Where several advertisements are for the same address, it may be announced wherever one of them lets it: their
 //! nodes and their interfaces are joined, and an advertisement without interfaces lifts the limit on interfaces.
@@ -19,9 +19,9 @@ pub const LISTED: usize = 250;
 /// The nodes and their labels.
 pub type Nodes = BTreeMap<String, Labels>;
 
-/// The list of nodes decides here, and has not been delivered yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NodesUnknown;
+/// With this label a node is not to announce. Where every node has it (kubeadm puts it on control planes, which may be
+/// all there is), it can't be meant, and is ignored (rule B26).
+const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
 /// What decides where an address may be announced.
 #[derive(Clone, Copy, Debug)]
@@ -37,11 +37,13 @@ pub struct About<'a> {
 }
 
 /// Where the address may be announced by layer 2. A pool that no advertisement selects is announced from every node.
+/// `before`: the names listed so far, which stay where there are too many.
 pub fn l2<'a>(
     about: About<'_>,
     advertisements: impl Iterator<Item = &'a Meaning>,
-    nodes: Option<&Nodes>,
-) -> Result<L2Announce, NodesUnknown> {
+    nodes: &Nodes,
+    before: &[String],
+) -> L2Announce {
     let of_pool: Vec<&Meaning> =
         advertisements.filter(|meaning| meaning.selects_pool(about.pool, about.pool_labels)).collect();
     let unasked = Meaning::default();
@@ -50,30 +52,34 @@ pub fn l2<'a>(
     } else {
         of_pool.into_iter().filter(|meaning| meaning.selects_service(about.service_labels)).collect()
     };
-    Ok(L2Announce {
-        nodes: node_set(&chosen, nodes)?,
+    L2Announce {
+        nodes: node_set(&chosen, nodes, before),
         interfaces: interfaces(&chosen),
-        preferred: preferred(&chosen, nodes)?,
+        preferred: preferred(&chosen, nodes),
         conflict_detection: about.conflict_detection,
-    })
+        ignore_node_exclusion: all_excluded(nodes),
+    }
 }
 
-fn node_set(chosen: &[&Meaning], nodes: Option<&Nodes>) -> Result<NodeSet, NodesUnknown> {
+/// Whether every node asks not to announce.
+pub fn all_excluded(nodes: &Nodes) -> bool {
+    !nodes.is_empty() && nodes.values().all(|labels| labels.contains_key(EXCLUDED))
+}
+
+fn node_set(chosen: &[&Meaning], nodes: &Nodes, before: &[String]) -> NodeSet {
     if chosen.iter().any(|meaning| meaning.node_selectors.is_empty()) {
-        return Ok(NodeSet { mode: NodeMode::All, names: Vec::new() });
+        return NodeSet { mode: NodeMode::All, names: Vec::new() };
     }
-    let names = if chosen.is_empty() {
-        Vec::new()
-    } else {
-        nodes
-            .ok_or(NodesUnknown)?
-            .iter()
-            .filter(|(_, labels)| chosen.iter().any(|meaning| meaning.selects_node(labels)))
-            .map(|(name, _)| name.clone())
-            .take(LISTED)
-            .collect()
-    };
-    Ok(NodeSet { mode: NodeMode::Listed, names })
+    let mut names: Vec<String> = nodes
+        .iter()
+        .filter(|(_, labels)| chosen.iter().any(|meaning| meaning.selects_node(labels)))
+        .map(|(name, _)| name.clone())
+        .collect();
+    // A node that joins must not push one out that may be the holder.
+    names.sort_by_cached_key(|name| (!before.contains(name), name.clone()));
+    names.truncate(LISTED);
+    names.sort();
+    NodeSet { mode: NodeMode::Listed, names }
 }
 
 fn interfaces(chosen: &[&Meaning]) -> Vec<String> {
@@ -85,10 +91,7 @@ fn interfaces(chosen: &[&Meaning]) -> Vec<String> {
 }
 
 /// Each node that some preference matches, with the sum of the weights; the heaviest first.
-fn preferred(chosen: &[&Meaning], nodes: Option<&Nodes>) -> Result<Vec<PreferredNode>, NodesUnknown> {
-    if chosen.iter().all(|meaning| meaning.preferred.is_empty()) {
-        return Ok(Vec::new());
-    }
+fn preferred(chosen: &[&Meaning], nodes: &Nodes) -> Vec<PreferredNode> {
     let weight = |labels: &Labels| -> i32 {
         let of = |meaning: &&Meaning| -> i32 {
             let matching = meaning.preferred.iter().filter(|(_, preference)| preference.matches(labels));
@@ -96,15 +99,17 @@ fn preferred(chosen: &[&Meaning], nodes: Option<&Nodes>) -> Result<Vec<Preferred
         };
         chosen.iter().filter(|meaning| meaning.selects_node(labels)).map(of).sum()
     };
+    if chosen.iter().all(|meaning| meaning.preferred.is_empty()) {
+        return Vec::new();
+    }
     let mut preferred: Vec<PreferredNode> = nodes
-        .ok_or(NodesUnknown)?
         .iter()
         .map(|(name, labels)| PreferredNode { node: name.clone(), weight: weight(labels) })
         .filter(|preferred| preferred.weight > 0)
         .collect();
     preferred.sort_by(|a, b| b.weight.cmp(&a.weight).then_with(|| a.node.cmp(&b.node)));
     preferred.truncate(LISTED);
-    Ok(preferred)
+    preferred
 }
 
 #[cfg(test)]
@@ -127,14 +132,18 @@ mod tests {
             .into()
     }
 
-    fn announce(advertisements: &[Meaning], nodes: Option<&Nodes>) -> Result<L2Announce, NodesUnknown> {
+    fn announce_from(advertisements: &[Meaning], nodes: &Nodes, before: &[String]) -> L2Announce {
         let about = About {
             pool: "default",
             pool_labels: &labels(&[("net", "lan")]),
             conflict_detection: ConflictDetection::Enabled,
             service_labels: &labels(&[("app", "web")]),
         };
-        l2(about, advertisements.iter(), nodes)
+        l2(about, advertisements.iter(), nodes, before)
+    }
+
+    fn announce(advertisements: &[Meaning]) -> L2Announce {
+        announce_from(advertisements, &three_nodes(), &[])
     }
 
     fn on_rack(rack: &str) -> Meaning {
@@ -145,16 +154,14 @@ mod tests {
     fn a_pool_that_no_advertisement_selects_is_announced_everywhere() {
         let elsewhere = Meaning { pools: ["other".to_owned()].into(), ..on_rack("a") };
         for advertisements in [vec![], vec![elsewhere]] {
-            let announce = announce(&advertisements, None).unwrap();
-            assert_eq!(announce.nodes, NodeSet { mode: NodeMode::All, names: vec![] });
+            assert_eq!(announce(&advertisements).nodes, NodeSet { mode: NodeMode::All, names: vec![] });
         }
     }
 
     #[test]
     fn selectors_list_the_nodes_that_match_one_of_them() {
-        let nodes = three_nodes();
         let names = |advertisements: &[Meaning]| {
-            let set = announce(advertisements, Some(&nodes)).unwrap().nodes;
+            let set = announce(advertisements).nodes;
             assert_eq!(set.mode, NodeMode::Listed);
             set.names
         };
@@ -166,14 +173,7 @@ mod tests {
     #[test]
     fn an_advertisement_for_other_services_leaves_nobody_to_announce() {
         let for_db = Meaning { service_selectors: vec![selector(&[("app", "db")])], ..Meaning::default() };
-        let set = announce(&[for_db], None).unwrap().nodes;
-        assert_eq!(set, NodeSet { mode: NodeMode::Listed, names: vec![] });
-    }
-
-    #[test]
-    fn a_list_of_nodes_that_has_not_come_decides_nothing() {
-        assert_eq!(announce(&[on_rack("a")], None), Err(NodesUnknown));
-        assert!(announce(&[on_rack("a"), Meaning::default()], None).is_ok(), "all nodes: no list needed");
+        assert_eq!(announce(&[for_db]).nodes, NodeSet { mode: NodeMode::Listed, names: vec![] });
     }
 
     #[test]
@@ -181,7 +181,7 @@ mod tests {
         let by_label = Meaning { pool_selectors: vec![selector(&[("net", "lan")])], ..on_rack("a") };
         let by_name = Meaning { pools: ["default".to_owned()].into(), ..on_rack("a") };
         for advertisement in [by_label, by_name] {
-            assert_eq!(announce(&[advertisement], Some(&three_nodes())).unwrap().nodes.names, ["n1"]);
+            assert_eq!(announce(&[advertisement]).nodes.names, ["n1"]);
         }
     }
 
@@ -191,8 +191,8 @@ mod tests {
             interfaces: names.iter().map(|name| (*name).to_owned()).collect(),
             ..Meaning::default()
         };
-        assert_eq!(announce(&[on(&["eth1"]), on(&["eth0"])], None).unwrap().interfaces, ["eth0", "eth1"]);
-        assert_eq!(announce(&[on(&["eth1"]), on(&[])], None).unwrap().interfaces, Vec::<String>::new());
+        assert_eq!(announce(&[on(&["eth1"]), on(&["eth0"])]).interfaces, ["eth0", "eth1"]);
+        assert_eq!(announce(&[on(&["eth1"]), on(&[])]).interfaces, Vec::<String>::new());
     }
 
     #[test]
@@ -205,18 +205,34 @@ mod tests {
             ],
             ..Meaning::default()
         };
-        let nodes = three_nodes();
-        let preferred = announce(std::slice::from_ref(&preferring), Some(&nodes)).unwrap().preferred;
+        let preferred = announce(std::slice::from_ref(&preferring)).preferred;
         let pairs: Vec<_> = preferred.iter().map(|p| (p.node.as_str(), p.weight)).collect();
         assert_eq!(pairs, [("n2", 15), ("n3", 15), ("n1", 8)]);
         let only_a = Meaning { preferred: preferring.preferred, ..on_rack("a") };
-        let preferred = announce(&[only_a], Some(&nodes)).unwrap().preferred;
-        assert_eq!(preferred.len(), 1, "a node that may not announce is not preferred either");
+        assert_eq!(
+            announce(&[only_a]).preferred.len(),
+            1,
+            "a node that may not announce is not preferred either"
+        );
     }
 
     #[test]
-    fn no_object_lists_more_than_its_share_of_nodes() {
+    fn where_there_are_too_many_nodes_those_listed_stay() {
         let nodes: Nodes = (0..300).map(|n| (format!("n{n:03}"), labels(&[("rack", "a")]))).collect();
-        assert_eq!(announce(&[on_rack("a")], Some(&nodes)).unwrap().nodes.names.len(), LISTED);
+        let first = announce_from(&[on_rack("a")], &nodes, &[]).nodes.names;
+        assert_eq!((first.len(), first.last().unwrap().as_str()), (LISTED, "n249"));
+        let mut more = nodes;
+        more.insert("a-new".to_owned(), labels(&[("rack", "a")]));
+        assert_eq!(announce_from(&[on_rack("a")], &more, &first).nodes.names, first);
+    }
+
+    #[test]
+    fn an_exclusion_that_all_nodes_bear_is_ignored() {
+        let excluded = || labels(&[(EXCLUDED, "")]);
+        let all: Nodes = [("n1".to_owned(), excluded()), ("n2".to_owned(), excluded())].into();
+        assert!(announce_from(&[], &all, &[]).ignore_node_exclusion);
+        let some: Nodes = [("n1".to_owned(), excluded()), ("n2".to_owned(), labels(&[]))].into();
+        assert!(!announce_from(&[], &some, &[]).ignore_node_exclusion);
+        assert!(!announce_from(&[], &Nodes::new(), &[]).ignore_node_exclusion);
     }
 }

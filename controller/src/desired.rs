@@ -23,12 +23,12 @@ pub fn next_revision(known: i64, newest: Version) -> i64 {
     known.saturating_add(1).max(newest)
 }
 
-/// A new object that gives `address` to `owner`.
+/// A new object that gives `address` to `owner`. `l2`: where it may be announced, if that is known yet.
 pub fn created(
     address: IpAddr,
     owner: &Owner,
     pool: &PoolName,
-    l2: L2Announce,
+    l2: Option<L2Announce>,
     revision: i64,
 ) -> LoadBalancerIP {
     let mut object = LoadBalancerIP {
@@ -53,7 +53,7 @@ pub fn given(
     mut object: LoadBalancerIP,
     owner: &Owner,
     pool: &PoolName,
-    l2: L2Announce,
+    l2: Option<L2Announce>,
     revision: i64,
 ) -> LoadBalancerIP {
     give(&mut object, owner, pool, l2, revision);
@@ -103,13 +103,13 @@ pub fn says_the_same(one: &LoadBalancerIP, other: &LoadBalancerIP) -> bool {
         && one.metadata.annotations == other.metadata.annotations
 }
 
-fn give(object: &mut LoadBalancerIP, owner: &Owner, pool: &PoolName, l2: L2Announce, revision: i64) {
+fn give(object: &mut LoadBalancerIP, owner: &Owner, pool: &PoolName, l2: Option<L2Announce>, revision: i64) {
     object.spec.services = vec![SpecServiceRef {
         namespace: owner.service.namespace.to_string(),
         name: owner.service.name.to_string(),
         uid: owner.uid.to_string(),
     }];
-    object.spec.announce = Some(Announce { l2: Some(l2) });
+    object.spec.announce = l2.map(|l2| Announce { l2: Some(l2) });
     object.spec.revision = revision;
     note_pool(object, pool);
     let annotations = object.metadata.annotations.get_or_insert_default();
@@ -137,6 +137,7 @@ mod tests {
             interfaces: Vec::new(),
             preferred: Vec::new(),
             conflict_detection: ConflictDetection::Enabled,
+            ignore_node_exclusion: false,
         }
     }
 
@@ -145,7 +146,7 @@ mod tests {
     }
 
     fn object() -> LoadBalancerIP {
-        created("fd00:10::1".parse().unwrap(), &web(), &PoolName::new("default"), l2(), 7)
+        created("fd00:10::1".parse().unwrap(), &web(), &PoolName::new("default"), Some(l2()), 7)
     }
 
     #[test]
@@ -173,7 +174,7 @@ mod tests {
         assert_eq!(reserved.metadata.labels.as_ref().unwrap()["team"], "shop");
         assert!(reserved.spec.services.is_empty() && reserved.spec.announce.is_none());
         assert_eq!(reserved.spec.claim_ref.as_ref().unwrap().name.as_deref(), Some("web"));
-        let again = given(reserved, &web(), &PoolName::new("default"), l2(), 9);
+        let again = given(reserved, &web(), &PoolName::new("default"), Some(l2()), 9);
         assert!(again.spec.claim_ref.is_some(), "a reservation outlives its use");
     }
 

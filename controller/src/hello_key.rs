@@ -29,7 +29,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause after a failure, and between looks at a Secret that is garbled.
 const RETRY: Duration = Duration::from_secs(5);
 /// Pause between looks at a Secret that is well.
-const RECHECK: Duration = Duration::from_secs(300);
+const RECHECK: Duration = Duration::from_mins(5);
 
 /// What the Secret holds.
 #[derive(Clone, PartialEq, Eq)]

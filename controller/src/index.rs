@@ -4,7 +4,7 @@
 //! an object whose latest spec means nothing keeps its last good meaning.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     net::IpAddr,
 };
 
@@ -35,6 +35,8 @@ pub struct Index {
     pub namespaces: Nodes,
     /// Nodes and their labels; `None` until their first list.
     pub nodes: Option<Nodes>,
+    /// Addresses that this process has written and the watch has not told of yet: a list that lacks them may be older.
+    pub untold: BTreeSet<IpAddr>,
     /// Addresses that were given back, with the last version of their object, until the watch has told of it as well:
     /// what it tells in between is history.
     pub released: BTreeMap<IpAddr, Version>,

@@ -22,6 +22,8 @@ pub enum Job {
         /// As it should be, with the uid and resourceVersion it is to replace.
         object: Box<LoadBalancerIP>,
     },
+    /// Read a LoadBalancerIP that a list lacks although this process has just written it.
+    Read(IpAddr),
     /// Give an address back (rule B8).
     Release(ReleaseJob),
     /// Make a Service's status say this.
@@ -51,8 +53,8 @@ pub enum Job {
 pub struct TakeJob {
     /// What the allocator said.
     pub take: Take,
-    /// Where it may be announced.
-    pub l2: L2Announce,
+    /// Where it may be announced, if that is known yet.
+    pub l2: Option<L2Announce>,
     /// The revision to write, at least.
     pub revision: i64,
 }
@@ -131,6 +133,8 @@ pub enum Done {
         /// What came of it.
         result: UpdateResult,
     },
+    /// Of [`Job::Read`]: the object, or `None` if it is gone.
+    Read(IpAddr, Option<Box<Address>>),
     /// Of [`Job::Release`].
     Release {
         /// The job.

@@ -135,13 +135,15 @@ pub enum PoolReady {
     Invalid(PoolProblem),
     /// A selector in it means nothing; the last good spec is in force.
     Selector(SelectorError),
+    /// Its spec is in force, and every node bears the label that excludes it from load balancers, which is ignored.
+    AllNodesExcluded,
     /// Its spec is in force, but Services have addresses of it that are not in it any more.
     Stranded(String),
 }
 
 impl PoolReady {
-    /// From what the allocator says of the pool, and what is wrong with its selectors.
-    pub fn of(status: &PoolStatus, selector: Option<&SelectorError>) -> Self {
+    /// From what the allocator says of the pool, what is wrong with its selectors, and whether all nodes are excluded.
+    pub fn of(status: &PoolStatus, selector: Option<&SelectorError>, all_nodes_excluded: bool) -> Self {
         if let Some(error) = selector {
             return Self::Selector(error.clone());
         }
@@ -149,7 +151,7 @@ impl PoolReady {
             return Self::Invalid(problem.clone());
         }
         if status.stranded.is_empty() {
-            return Self::Yes;
+            return if all_nodes_excluded { Self::AllNodesExcluded } else { Self::Yes };
         }
         let named: Vec<String> =
             status.stranded.iter().map(|(address, service)| format!("{address} of {service}")).collect();
@@ -161,7 +163,7 @@ impl PoolReady {
 
 impl Verdict for PoolReady {
     fn holds(&self) -> bool {
-        matches!(self, Self::Yes | Self::Stranded(_))
+        matches!(self, Self::Yes | Self::AllNodesExcluded | Self::Stranded(_))
     }
 
     fn reason(&self) -> &'static str {
@@ -170,6 +172,7 @@ impl Verdict for PoolReady {
             Self::Invalid(PoolProblem::Overlaps { .. }) => "Overlap",
             Self::Invalid(_) => "InvalidSpec",
             Self::Selector(_) => "InvalidSelector",
+            Self::AllNodesExcluded => "AllNodesExcluded",
             Self::Stranded(_) => "AddressesOutsidePool",
         }
     }
@@ -179,6 +182,10 @@ impl Verdict for PoolReady {
             Self::Yes => "the pool's spec is in force".to_owned(),
             Self::Invalid(problem) => format!("{problem}. The last valid spec, if any, stays in force"),
             Self::Selector(error) => format!("{error}. The last valid spec, if any, stays in force"),
+            Self::AllNodesExcluded => "the pool's spec is in force; every node bears the label \
+                node.kubernetes.io/exclude-from-external-load-balancers, which is therefore ignored: remove it from \
+                the nodes that should announce"
+                .to_owned(),
             Self::Stranded(list) => format!(
                 "the pool's spec is in force; outside of it Services keep {list}: they keep them until they are \
                  deleted or ask for another address"

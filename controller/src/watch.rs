@@ -1,14 +1,21 @@
 //! The watches: one per kind, all into one channel, each object reduced on its way to what decisions need.
 
-use futures::{Stream, StreamExt as _};
+use std::time::Duration;
+
+use futures::{Stream, StreamExt as _, stream};
 use herald_crds::{IPAddressPool, L2Advertisement, LoadBalancerIP};
+use herald_ipam::Version;
 use herald_runtime::{
     Readiness,
     watch::{Change, watch},
 };
 use k8s_openapi::api::core::v1::{Namespace, Node};
-use kube::{Api, Client, core::PartialObjectMeta, runtime::watcher::Config};
-use tokio::{sync::mpsc, task::JoinSet};
+use kube::{Api, Client, api::ListParams, core::PartialObjectMeta, runtime::watcher::Config};
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 
 use crate::{
     core::Event,
@@ -17,6 +24,9 @@ use crate::{
 
 /// What may wait in the channel: a watch that is ahead of the core waits as well.
 const CHANNEL: usize = 1024;
+/// Time limit of the one request made here, and the pause before it is made again.
+const TIMEOUT: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Starts every watch. They end when the channel is closed or the set is dropped.
 pub fn start(client: &Client, readiness: &Readiness, tasks: &mut JoinSet<()>) -> mpsc::Receiver<Event> {
@@ -38,10 +48,10 @@ pub fn start(client: &Client, readiness: &Readiness, tasks: &mut JoinSet<()>) ->
 
     let addresses: Api<LoadBalancerIP> = Api::all(client.clone());
     let addresses = watch(addresses, all(), "loadbalancerips", readiness, Address::try_from);
-    tasks.spawn(forward(
-        addresses.filter_map(async |change| readable(change)).map(Event::Addresses),
-        events.clone(),
-    ));
+    let addresses = addresses.filter_map(async |change| readable(change)).map(Event::Addresses);
+    // Before the list, so that no address is written before it is known what to number it above.
+    let newest = stream::once(newest(client.clone(), readiness.clone())).map(Event::Newest);
+    tasks.spawn(forward(newest.chain(addresses), events.clone()));
 
     let namespaces: Api<PartialObjectMeta<Namespace>> = Api::all(client.clone());
     let namespaces = watch(namespaces, all(), "namespaces", readiness, labelled);
@@ -52,6 +62,24 @@ pub fn start(client: &Client, readiness: &Readiness, tasks: &mut JoinSet<()>) ->
     tasks.spawn(forward(nodes.map(Event::Nodes), events));
 
     receiver
+}
+
+/// The resourceVersion of a list, however short, is the newest there is (rules B12 and B18).
+async fn newest(client: Client, readiness: Readiness) -> Version {
+    const REASON: &str = "newest resourceVersion";
+    readiness.missing(REASON, "not read yet");
+    let api: Api<PartialObjectMeta<LoadBalancerIP>> = Api::all(client);
+    let params = ListParams::default().limit(1);
+    loop {
+        // What stands in the way is said by the watch of the same kind.
+        if let Ok(Ok(list)) = timeout(TIMEOUT, api.list_metadata(&params)).await
+            && let Some(version) = list.metadata.resource_version.and_then(|text| text.parse().ok())
+        {
+            readiness.ready(REASON);
+            return Version(version);
+        }
+        sleep(PAUSE).await;
+    }
 }
 
 async fn forward(changes: impl Stream<Item = Event>, events: mpsc::Sender<Event>) {

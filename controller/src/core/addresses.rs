@@ -1,18 +1,27 @@
 //! LoadBalancerIPs: carrying out what the allocator says of them, and keeping what they say up to date.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use herald_crds::L2Announce;
 use herald_ipam::{Input, Labels, List, Owner, PoolName, Release, ReleaseResult, Take, TakeResult, Version};
 use herald_runtime::watch::Change;
 
-use super::Core;
+use super::{Core, Wake};
 use crate::{
     announce::{self, About},
     desired,
     job::{Job, ReleaseJob, TakeJob, UpdateResult},
-    objects::address::{self, Address},
+    objects::{
+        address::{self, Address},
+        advertisement::Meaning,
+        pool::Pool,
+    },
 };
+
+/// How long a new address waits, at the start, for the lists of nodes and advertisements.
+const ANNOUNCE_LISTS: Duration = Duration::from_secs(2);
+/// How long a pool that lost its last advertisement keeps being announced as before.
+const UNADVERTISED: Duration = Duration::from_secs(30);
 
 /// What is going on with one address.
 #[derive(Debug, Default)]
@@ -42,7 +51,13 @@ impl Core {
                     self.address_seen(address);
                 }
                 for address in missing {
-                    self.address_gone(address, Version::default());
+                    if self.index.untold.contains(&address) {
+                        // Written while the list was on its way, perhaps: only a live GET can tell.
+                        self.jobs.push_back(Job::Read(address));
+                    } else {
+                        let known = self.index.addresses.get(&address).map(|known| known.version);
+                        self.address_gone(address, known.unwrap_or_default());
+                    }
                 }
                 self.ipam.handle(Input::Synced(List::Addresses));
             }
@@ -59,6 +74,7 @@ impl Core {
 
     fn address_seen(&mut self, address: Address) {
         let (ip, record) = (address.address, address.record());
+        self.index.untold.remove(&ip);
         if self.note_address(address) {
             self.ipam.handle(Input::AddressApplied(record));
         }
@@ -67,6 +83,7 @@ impl Core {
 
     fn address_gone(&mut self, address: IpAddr, version: Version) {
         self.index.released.remove(&address);
+        self.index.untold.remove(&address);
         if let Some(gone) = self.index.addresses.remove(&address) {
             self.note_revision(address, gone.object.spec.revision);
             self.holders_changed(&gone);
@@ -133,10 +150,11 @@ impl Core {
 
     fn take_job(&mut self, take: Take) -> Option<Job> {
         let address = take.address;
-        let Some(l2) = self.where_announced(&take.owner, &take.pool) else {
+        let l2 = self.where_announced(&take.owner, &take.pool, &[]);
+        if l2.is_none() && self.may_still_come() {
             self.addresses.entry(address).or_default().waiting = Some(Want::Take(take));
             return None;
-        };
+        }
         let revision = self.next_revision(address);
         Some(Job::Take(TakeJob { take, l2, revision }))
     }
@@ -154,9 +172,14 @@ impl Core {
         if !self.index.pools.contains_key(&pool) {
             return None;
         }
-        let l2 = self.where_announced(&owner, &pool)?;
-        let object = known.object.clone();
-        let wanted = desired::given(object, &owner, &pool, l2, self.next_revision(address));
+        let before = known.object.spec.announce.as_ref().and_then(|announce| announce.l2.as_ref());
+        let listed = before.map(|l2| l2.nodes.names.as_slice()).unwrap_or_default();
+        let l2 = self.where_announced(&owner, &pool, listed)?;
+        if before.is_some() && self.is_suddenly_unadvertised(&pool) {
+            return None;
+        }
+        let object = (*known.object).clone();
+        let wanted = desired::given(object, &owner, &pool, Some(l2), self.next_revision(address));
         let same = desired::says_the_same(&wanted, &known.object);
         (!same).then(|| Job::Update { address, object: Box::new(wanted) })
     }
@@ -169,7 +192,7 @@ impl Core {
             return None;
         }
         let pool = self.ipam.pool_of(known.address)?;
-        let object = desired::filed(known.object.clone(), pool, self.next_revision(known.address));
+        let object = desired::filed((*known.object).clone(), pool, self.next_revision(known.address));
         Some(Job::Update { address: known.address, object: Box::new(object) })
     }
 
@@ -178,9 +201,55 @@ impl Core {
         self.services.get(&owner.service).is_some_and(|work| work.publishes(owner, address))
     }
 
-    /// Where an address may be announced, or `None` while a list that decides it has not come.
-    fn where_announced(&self, owner: &Owner, pool: &PoolName) -> Option<L2Announce> {
+    /// Whether the lists that decide where addresses may be announced are likely to come in a moment. Nobody waits
+    /// for them longer: they gate announcing, not allocating (rule B11).
+    fn may_still_come(&mut self) -> bool {
+        let since = self.open.unwrap_or(self.now.monotonic);
+        let left = (since + ANNOUNCE_LISTS).saturating_duration_since(self.now.monotonic);
+        if !left.is_zero() {
+            self.wake(left, Wake::Announce);
+        }
+        !left.is_zero()
+    }
+
+    /// Whether a pool lost its last advertisement just now. Whoever replaces one by another deletes it first: for that
+    /// moment the pool's addresses must not be announced from everywhere.
+    fn is_suddenly_unadvertised(&self, pool: &PoolName) -> bool {
+        let since = self.unadvertised.get(pool);
+        since.is_some_and(|since| self.now.monotonic.saturating_duration_since(*since) < UNADVERTISED)
+    }
+
+    pub(super) fn note_unadvertised(&mut self) {
+        let Some(meanings) = self.index.meanings() else { return };
+        let meanings: Vec<&Meaning> = meanings.collect();
+        let is_advertised = |pool: &Pool| {
+            meanings.iter().any(|meaning| meaning.selects_pool(pool.name.as_str(), &pool.labels))
+        };
+        let unadvertised: BTreeSet<PoolName> = self
+            .index
+            .pools
+            .values()
+            .filter(|pool| !is_advertised(pool))
+            .map(|pool| pool.name.clone())
+            .collect();
+        self.unadvertised.retain(|pool, _| unadvertised.contains(pool));
+        let mut wake = false;
+        for pool in unadvertised {
+            self.unadvertised.entry(pool).or_insert_with(|| {
+                wake = true;
+                self.now.monotonic
+            });
+        }
+        if wake {
+            self.wake(UNADVERTISED, Wake::Announce);
+        }
+    }
+
+    /// Where an address may be announced, or `None` while a list that decides it has not come. `listed`: the nodes
+    /// listed so far.
+    fn where_announced(&self, owner: &Owner, pool: &PoolName, listed: &[String]) -> Option<L2Announce> {
         let meanings = self.index.meanings()?;
+        let nodes = self.index.nodes.as_ref()?;
         let none = Labels::default();
         let known = self.index.pools.get(pool);
         let service = self.index.services.get(&owner.service);
@@ -190,7 +259,7 @@ impl Core {
             conflict_detection: known.map(|pool| pool.spec.conflict_detection).unwrap_or_default(),
             service_labels: service.map_or(&none, |service| &service.labels),
         };
-        announce::l2(about, meanings, self.index.nodes.as_ref()).ok()
+        Some(announce::l2(about, meanings, nodes, listed))
     }
 
     fn next_revision(&self, address: IpAddr) -> i64 {
@@ -202,6 +271,14 @@ impl Core {
         let Take { address, owner, .. } = take;
         self.job_ended(address, object);
         self.ipam.handle(Input::TakeDone { address, owner, result });
+    }
+
+    pub(super) fn reread(&mut self, address: IpAddr, object: Option<Box<Address>>) {
+        let known = self.index.addresses.get(&address).map(|known| known.version);
+        match object {
+            Some(object) => self.address_seen(*object),
+            None => self.address_gone(address, known.unwrap_or_default()),
+        }
     }
 
     pub(super) fn updated(&mut self, address: IpAddr, result: UpdateResult) {
@@ -251,8 +328,10 @@ impl Core {
 
     fn job_ended(&mut self, address: IpAddr, object: Option<Box<Address>>) {
         self.addresses.entry(address).or_default().busy = false;
-        if let Some(object) = object {
-            self.note_address(*object);
+        if let Some(object) = object
+            && self.note_address(*object)
+        {
+            self.index.untold.insert(address);
         }
         self.dirty_addresses.insert(address);
     }

@@ -19,12 +19,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use herald_ipam::{Allocator, Input, List, Output, PoolName, ServiceRef};
+use herald_ipam::{Allocator, Input, List, Output, PoolName, ServiceRef, Version};
 use herald_runtime::watch::Change;
 use k8s_openapi::jiff::Timestamp;
 
 use self::{addresses::AddressWork, pools::PoolWork, services::ServiceWork};
 use crate::{
+    announce,
     index::Index,
     job::{Done, Job},
     metrics::Metrics,
@@ -62,6 +63,9 @@ pub enum Event {
     Namespaces(Change<Labelled>),
     /// Of Nodes.
     Nodes(Change<Labelled>),
+    /// The API server's newest resourceVersion, read once at the start: what was written before this process knew
+    /// anything was not newer.
+    Newest(Version),
     /// A job is done.
     Done(Done),
 }
@@ -72,6 +76,7 @@ enum Wake {
     Service(ServiceRef),
     Pool(PoolName),
     Advertisements,
+    Announce,
     Retry,
 }
 
@@ -86,6 +91,10 @@ pub struct Core {
     services: BTreeMap<ServiceRef, ServiceWork>,
     pools: BTreeMap<PoolName, PoolWork>,
     advertisements_busy: BTreeSet<String>,
+    /// Pools that no advertisement selects, and since when.
+    unadvertised: BTreeMap<PoolName, Instant>,
+    /// Since when addresses are given out.
+    open: Option<Instant>,
     /// To be looked at before `handle` returns.
     dirty_addresses: BTreeSet<IpAddr>,
     dirty_services: BTreeSet<ServiceRef>,
@@ -108,6 +117,8 @@ impl Core {
             services: BTreeMap::new(),
             pools: BTreeMap::new(),
             advertisements_busy: BTreeSet::new(),
+            unadvertised: BTreeMap::new(),
+            open: None,
             dirty_addresses: BTreeSet::new(),
             dirty_services: BTreeSet::new(),
             timers: BTreeSet::new(),
@@ -126,6 +137,7 @@ impl Core {
             Event::Addresses(change) => self.addresses_changed(change),
             Event::Namespaces(change) => self.namespaces_changed(change),
             Event::Nodes(change) => self.nodes_changed(change),
+            Event::Newest(version) => self.index.saw(version),
             Event::Done(done) => self.done(done),
         }
         self.settle();
@@ -149,6 +161,7 @@ impl Core {
                 }
                 Wake::Pool(pool) => self.check_pool(&pool),
                 Wake::Advertisements => self.check_advertisements(),
+                Wake::Announce => self.announce_changed(),
                 Wake::Retry => self.ipam.handle(Input::Retry),
             }
         }
@@ -162,6 +175,7 @@ impl Core {
 
     /// Carries out what the allocator says and looks at what has changed, until nothing is left to do.
     fn settle(&mut self) {
+        self.note_open();
         loop {
             if let Some(output) = self.ipam.poll_output() {
                 match output {
@@ -179,6 +193,17 @@ impl Core {
             }
         }
         self.schedule_retry();
+    }
+
+    fn note_open(&mut self) {
+        if self.open.is_none() && self.ipam.is_open() {
+            tracing::info!(
+                services = self.index.services.len(),
+                addresses = self.index.addresses.len(),
+                "every list is there: addresses are given out"
+            );
+            self.open = Some(self.now.monotonic);
+        }
     }
 
     fn schedule_retry(&mut self) {
@@ -206,6 +231,7 @@ impl Core {
     fn done(&mut self, done: Done) {
         match done {
             Done::Take { take, result, object } => self.taken(take, result, object),
+            Done::Read(address, object) => self.reread(address, object),
             Done::Update { address, result } => self.updated(address, result),
             Done::Release { release, result, object } => self.released(&release, result, object),
             Done::Status { job, result } => self.status_written(&job, result),
@@ -242,6 +268,7 @@ impl Core {
     }
 
     fn nodes_changed(&mut self, change: Change<Labelled>) {
+        let excluded_before = self.index.nodes.as_ref().is_some_and(announce::all_excluded);
         let nodes = self.index.nodes.get_or_insert_default();
         let changed = match change {
             Change::Replaced(list) => {
@@ -252,12 +279,20 @@ impl Core {
             Change::Deleted(Labelled { name, .. }) => nodes.remove(&name).is_some(),
         };
         if changed {
+            let excluded = self.index.nodes.as_ref().is_some_and(announce::all_excluded);
+            if excluded != excluded_before {
+                let pools: Vec<PoolName> = self.index.pools.keys().cloned().collect();
+                for pool in pools {
+                    self.gather(Wake::Pool(pool));
+                }
+            }
             self.announce_changed();
         }
     }
 
     /// What decides where addresses may be announced has changed: all of them are looked at again.
     fn announce_changed(&mut self) {
+        self.note_unadvertised();
         self.dirty_addresses.extend(self.index.addresses.keys());
         self.dirty_addresses.extend(self.addresses.keys());
         self.gather(Wake::Advertisements);

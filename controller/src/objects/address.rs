@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use herald_crds::LoadBalancerIP;
+use herald_crds::{ClaimRef, LoadBalancerIP};
 use herald_ipam::{AddressRecord, Owner, PoolName, ServiceRef, Uid, Version, parse_address};
 
 /// One address as the API server has it.
@@ -13,7 +13,7 @@ pub struct Address {
     /// `metadata.resourceVersion`.
     pub version: Version,
     /// The object.
-    pub object: LoadBalancerIP,
+    pub object: Box<LoadBalancerIP>,
 }
 
 impl TryFrom<LoadBalancerIP> for Address {
@@ -22,7 +22,7 @@ impl TryFrom<LoadBalancerIP> for Address {
     fn try_from(mut object: LoadBalancerIP) -> Result<Self, Self::Error> {
         object.metadata.managed_fields = None;
         let address = parse_address(&object.spec.address)?;
-        Ok(Self { address, version: super::version(&object.metadata), object })
+        Ok(Self { address, version: super::version(&object.metadata), object: Box::new(object) })
     }
 }
 
@@ -35,10 +35,7 @@ impl Address {
             version: self.version,
             pool: spec.pool.as_deref().map(PoolName::new),
             services: spec.services.iter().map(owner).collect(),
-            claim: spec.claim_ref.as_ref().and_then(|claim| {
-                let name = claim.name.as_deref()?;
-                Some(ServiceRef::new(&claim.namespace, name))
-            }),
+            claim: spec.claim_ref.as_ref().map(claim),
             terminating: self.object.metadata.deletion_timestamp.is_some(),
         }
     }
@@ -46,6 +43,17 @@ impl Address {
     /// Whether some node answers for it.
     pub fn is_held(&self) -> bool {
         self.object.status.as_ref().is_some_and(|status| !status.holders.is_empty())
+    }
+}
+
+/// Who it is reserved for. A key that Services share stands as a name that no Service can have, as long as the
+/// allocator core knows nothing of sharing: the address is reserved, and for nobody it could be given to.
+fn claim(claim: &ClaimRef) -> ServiceRef {
+    match (&claim.name, &claim.sharing_key) {
+        (Some(name), _) => ServiceRef::new(&claim.namespace, name),
+        (None, key) => {
+            ServiceRef::new(&claim.namespace, &format!("sharingKey={}", key.as_deref().unwrap_or_default()))
+        }
     }
 }
 

@@ -4,14 +4,16 @@ use std::net::IpAddr;
 
 use herald_crds::{LoadBalancerIP, name_of_address};
 use herald_ipam::{
-    Owner, Release, ReleaseResult, ReleaseThen, ReleaseWhen, ServiceRef, Take, TakeHow, TakeResult,
+    Owner, Release, ReleaseResult, ReleaseThen, ReleaseWhen, ServiceRef, Take, TakeHow, TakeResult, Version,
 };
 use kube::{
     Api,
     api::{DeleteParams, PostParams, Preconditions},
 };
 
-use super::{Answer, CONFLICTS, MANAGER, Writer};
+use tokio::time::sleep;
+
+use super::{Answer, CONFLICTS, MANAGER, PAUSE_MAX, Writer};
 use crate::{
     desired,
     job::{Done, ReleaseJob, TakeJob, UpdateResult},
@@ -29,7 +31,7 @@ impl Writer {
     async fn read_address(&self, address: IpAddr) -> Result<Option<Address>, String> {
         let name = name_of_address(address);
         let api = self.addresses();
-        match self.settle("get loadbalancerip", || api.get(&name)).await {
+        match self.settle("get loadbalancerip", &name, || api.get(&name)).await {
             Ok(object) => Address::try_from(object).map(Some).map_err(|error| error.to_string()),
             Err(Answer::NotFound) => Ok(None),
             Err(answer) => Err(answer.text()),
@@ -40,7 +42,7 @@ impl Writer {
         let name = object.metadata.name.clone().unwrap_or_default();
         let api = self.addresses();
         let params = post();
-        let put = self.settle("update loadbalancerip", || api.replace(&name, &params, object)).await?;
+        let put = self.settle("update loadbalancerip", &name, || api.replace(&name, &params, object)).await?;
         Address::try_from(put).map_err(|error| Answer::Refused(error.to_string()))
     }
 
@@ -65,7 +67,7 @@ impl Writer {
                 }
                 Some(found) if may_claim(&found, &owner.service) => {
                     let revision = (*revision).max(found.object.spec.revision.saturating_add(1));
-                    self.put(&desired::given(found.object, owner, pool, l2.clone(), revision)).await
+                    self.put(&desired::given(*found.object, owner, pool, l2.clone(), revision)).await
                 }
                 Some(found) => return Ok((TakeResult::Held(found.record()), Some(found))),
             };
@@ -73,10 +75,7 @@ impl Writer {
                 Ok(object) => return Ok((TakeResult::Taken(object.version), Some(object))),
                 // Exists already, was changed, or is gone: what is there now decides.
                 Err(Answer::Conflict(_)) => read = true,
-                Err(Answer::NotFound) if read => read = false,
-                Err(Answer::NotFound) => {
-                    return Err("it doesn't know LoadBalancerIPs: install Herald's CRDs".to_owned());
-                }
+                Err(Answer::NotFound) => read = false,
                 Err(answer) => return Err(answer.text()),
             }
         }
@@ -86,8 +85,23 @@ impl Writer {
     async fn create(&self, object: &LoadBalancerIP) -> Result<Address, Answer> {
         let api = self.addresses();
         let params = post();
-        let created = self.settle("create loadbalancerip", || api.create(&params, object)).await?;
+        let name = object.metadata.name.as_deref().unwrap_or_default();
+        let created = self.settle("create loadbalancerip", name, || api.create(&params, object)).await?;
         Address::try_from(created).map_err(|error| Answer::Refused(error.to_string()))
+    }
+
+    pub(super) async fn read(&self, address: IpAddr) -> Done {
+        let found = loop {
+            match self.read_address(address).await {
+                Ok(found) => break found,
+                // Without a known outcome nothing may be concluded.
+                Err(error) => {
+                    tracing::warn!(%address, error, "can't read a LoadBalancerIP; trying again");
+                    sleep(PAUSE_MAX).await;
+                }
+            }
+        };
+        Done::Read(address, found.map(Box::new))
     }
 
     pub(super) async fn update(&self, address: IpAddr, object: LoadBalancerIP) -> Done {
@@ -120,16 +134,16 @@ impl Writer {
                 Some(service) if self.keeps(&service, owner, *when, *address) => {
                     return Ok((ReleaseResult::StillInUse, None));
                 }
-                Some(service) if service.owner == *owner && !self.serves(&service) => {
-                    // First no one shows the address any more, then it is free.
-                    if !self.clear(&service).await? {
-                        continue;
-                    }
+                // First no one shows the address any more, then it is free.
+                Some(service)
+                    if service.owner == *owner && !self.serves(&service) && !self.clear(&service).await? =>
+                {
+                    continue;
                 }
                 _ => {}
             }
             let Some(found) = self.read_address(*address).await? else {
-                return Ok((ReleaseResult::Released(Default::default()), None));
+                return Ok((ReleaseResult::Released(Version::default()), None));
             };
             if !lists(&found, owner) || found.object.spec.services.len() != 1 {
                 return Ok((ReleaseResult::Changed(found.record()), Some(found)));
@@ -143,7 +157,7 @@ impl Writer {
             let written = match reserve {
                 Some(claim) => {
                     let revision = job.revision.max(found.object.spec.revision.saturating_add(1));
-                    let object = desired::reserved(found.object, &claim, revision);
+                    let object = desired::reserved(*found.object, &claim, revision);
                     self.put(&object).await.map(Some)
                 }
                 None => self.delete(found).await,
@@ -194,7 +208,7 @@ impl Writer {
         };
         let name = metadata.name.clone().unwrap_or_default();
         let api = self.addresses();
-        let deleted = self.settle("delete loadbalancerip", || api.delete(&name, &params)).await?;
+        let deleted = self.settle("delete loadbalancerip", &name, || api.delete(&name, &params)).await?;
         let waiting = deleted
             .left()
             .filter(|object| object.metadata.finalizers.as_ref().is_some_and(|f| !f.is_empty()));

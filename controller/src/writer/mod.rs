@@ -82,6 +82,7 @@ impl Writer {
         Some(match job {
             Job::Take(job) => self.take(job).await,
             Job::Update { address, object } => self.update(address, *object).await,
+            Job::Read(address) => self.read(address).await,
             Job::Release(job) => self.release(job).await,
             Job::Status(job) => self.status(job).await,
             Job::Clear(owner) => self.clear_marks(owner).await,
@@ -94,7 +95,10 @@ impl Writer {
     }
 
     /// Sends a request until its outcome is known. `kind` names it in logs and metrics.
-    async fn settle<T, F>(&self, kind: &'static str, request: impl Fn() -> F) -> Result<T, Answer>
+    ///
+    /// `name` is the name of the object asked for: only a 404 that names it says that it does not exist. A proxy
+    /// before the API server may answer 404 to anything while the server restarts.
+    async fn settle<T, F>(&self, kind: &'static str, name: &str, request: impl Fn() -> F) -> Result<T, Answer>
     where
         F: Future<Output = Result<T, kube::Error>>,
     {
@@ -106,7 +110,7 @@ impl Writer {
                     self.metrics.wrote(kind, "ok");
                     return Ok(object);
                 }
-                Ok(Err(kube::Error::Api(status))) => match verdict(status) {
+                Ok(Err(kube::Error::Api(status))) => match verdict(name, status) {
                     Ok(answer) => {
                         self.metrics.wrote(kind, "refused");
                         return Err(answer);
@@ -136,12 +140,45 @@ impl Writer {
 }
 
 /// What the API server's refusal means; `Err` if it only can't just now.
-fn verdict(status: Box<Status>) -> Result<Answer, String> {
+fn verdict(name: &str, status: Box<Status>) -> Result<Answer, String> {
+    let named = status.details.as_ref().is_some_and(|details| details.name == name);
     match status.code {
-        404 => Ok(Answer::NotFound),
+        404 if status.reason == "NotFound" && named => Ok(Answer::NotFound),
+        404 if status.reason == "NotFound" => {
+            Ok(Answer::Refused(format!("{}: are Herald's CRDs installed?", status.message)))
+        }
         409 => Ok(Answer::Conflict(status)),
         422 => Ok(Answer::Invalid(status.message)),
-        429 | 500..=599 => Err(status.message),
+        404 | 429 | 500..=599 => Err(status.message),
         _ => Ok(Answer::Refused(status.message)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn not_found(reason: &str, name: &str) -> Box<Status> {
+        let details = serde_json::from_value(serde_json::json!({"name": name})).unwrap();
+        Box::new(Status { code: 404, reason: reason.to_owned(), details, ..Status::default() })
+    }
+
+    #[test]
+    fn only_a_404_that_names_the_object_says_that_it_is_gone() {
+        assert!(matches!(verdict("web", not_found("NotFound", "web")), Ok(Answer::NotFound)));
+        assert!(
+            matches!(verdict("web", not_found("NotFound", "")), Ok(Answer::Refused(_))),
+            "the kind is unknown"
+        );
+        assert!(verdict("web", not_found("Failed to parse error data", "")).is_err(), "a proxy: ask again");
+    }
+
+    #[test]
+    fn a_server_that_only_cannot_just_now_is_asked_again() {
+        for (code, again) in [(429, true), (500, true), (503, true), (403, false), (409, false), (422, false)]
+        {
+            let status = Box::new(Status { code, ..Status::default() });
+            assert_eq!(verdict("web", status).is_err(), again, "{code}");
+        }
     }
 }

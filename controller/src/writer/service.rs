@@ -9,7 +9,7 @@ use kube::{
     Api,
     api::{Patch, PatchParams},
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{Answer, MANAGER, Writer};
 use crate::{
@@ -25,7 +25,7 @@ impl Writer {
     /// A live GET: what rule B8 asks for before anything is given back.
     pub(super) async fn read_service(&self, service: &ServiceRef) -> Result<Option<Service>, String> {
         let api = self.services(&service.namespace);
-        match self.settle("get service", || api.get(&service.name)).await {
+        match self.settle("get service", &service.name, || api.get(&service.name)).await {
             Ok(object) => Ok(Some(object.into())),
             Err(Answer::NotFound) => Ok(None),
             Err(answer) => Err(answer.text()),
@@ -72,8 +72,11 @@ impl Writer {
         let api = self.services(&service.namespace);
         let params = PatchParams { field_manager: Some(MANAGER.to_owned()), force, ..PatchParams::default() };
         let patch = Patch::Apply(body);
-        let applied =
-            self.settle("apply service status", || api.patch_status(&service.name, &params, &patch)).await?;
+        let applied = self
+            .settle("apply service status", &service.name, || {
+                api.patch_status(&service.name, &params, &patch)
+            })
+            .await?;
         Ok(applied.into())
     }
 
@@ -115,21 +118,21 @@ impl Writer {
 
 /// What server-side apply sends: everything of ours that should be there; what is left out is taken away.
 fn body(owner: &Owner, version: u64, content: Option<(&ServiceStatus, Families)>) -> Value {
-    let mut metadata = json!({
-        "namespace": &*owner.service.namespace,
-        "name": &*owner.service.name,
-        "uid": owner.uid.as_str(),
-        "resourceVersion": version.to_string(),
-    });
-    let mut status = json!({});
+    let mut metadata = Map::new();
+    metadata.insert("namespace".to_owned(), json!(&*owner.service.namespace));
+    metadata.insert("name".to_owned(), json!(&*owner.service.name));
+    metadata.insert("uid".to_owned(), json!(owner.uid.as_str()));
+    metadata.insert("resourceVersion".to_owned(), json!(version.to_string()));
+    let mut status = Map::new();
     if let Some((content, families)) = content {
-        status["conditions"] = json!(content.conditions);
+        status.insert("conditions".to_owned(), json!(content.conditions));
         if let Some(addresses) = content.ingress.filter(|addresses| !addresses.is_empty()) {
-            status["loadBalancer"] = json!({"ingress": Ingress::of(addresses, families)});
+            status.insert("loadBalancer".to_owned(), json!({"ingress": Ingress::of(addresses, families)}));
         }
         if let Some(pool) = &content.pool {
             let [ours, ..] = ANNOTATION_PREFIXES;
-            metadata["annotations"] = json!({format!("{ours}{IP_ALLOCATED_FROM_POOL}"): pool.as_str()});
+            let annotation = json!({format!("{ours}{IP_ALLOCATED_FROM_POOL}"): pool.as_str()});
+            metadata.insert("annotations".to_owned(), annotation);
         }
     }
     json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "status": status})

@@ -22,7 +22,7 @@ impl Writer {
         let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
         let name = pool.name.as_str();
         let written =
-            self.settle("patch ipaddresspool status", || api.patch_status(name, &params, &patch)).await;
+            self.settle("patch ipaddresspool status", name, || api.patch_status(name, &params, &patch)).await;
         let now = match written {
             Ok(object) => Some(Box::new(object.into())),
             Err(answer) => {
@@ -38,8 +38,9 @@ impl Writer {
         let patch = merge(&advertisement.uid, advertisement.version.0, json!({"conditions": [condition]}));
         let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
         let name = advertisement.name.as_str();
-        let written =
-            self.settle("patch l2advertisement status", || api.patch_status(name, &params, &patch)).await;
+        let written = self
+            .settle("patch l2advertisement status", name, || api.patch_status(name, &params, &patch))
+            .await;
         let now = match written {
             Ok(object) => Some(Box::new(object.into())),
             Err(answer) => {
