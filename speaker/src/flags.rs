@@ -87,20 +87,6 @@ fn interface_glob(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// Whether `name` matches `glob`, in which `*` stands for any characters and `?` for one.
-pub fn glob_matches(glob: &str, name: &str) -> bool {
-    match glob.split_at_checked(1) {
-        None => name.is_empty(),
-        Some(("*", rest)) => name
-            .char_indices()
-            .map(|(at, _)| at)
-            .chain([name.len()])
-            .any(|at| name.get(at..).is_some_and(|tail| glob_matches(rest, tail))),
-        Some(("?", rest)) => name.split_at_checked(1).is_some_and(|(_, tail)| glob_matches(rest, tail)),
-        Some((letter, rest)) => name.strip_prefix(letter).is_some_and(|tail| glob_matches(rest, tail)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -136,21 +122,5 @@ mod tests {
             assert!(node_name(name).is_err(), "{name:?}");
         }
         assert!(node_name("ip-10-0-0-1.eu-west-1.compute.internal").is_ok());
-    }
-
-    #[test]
-    fn globs_match_as_shells_do() {
-        for (glob, name, matches) in [
-            ("eth0", "eth0", true),
-            ("eth0", "eth01", false),
-            ("en*", "enp3s0", true),
-            ("en*", "eth0", false),
-            ("*s0", "enp3s0", true),
-            ("eth?", "eth1", true),
-            ("eth?", "eth", false),
-            ("*", "", true),
-        ] {
-            assert_eq!(glob_matches(glob, name), matches, "{glob} {name}");
-        }
     }
 }

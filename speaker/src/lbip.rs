@@ -5,7 +5,7 @@
 //! over the watch) never reach the core.
 
 use std::{
-    collections::{BTreeMap, HashSet, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, HashSet, btree_map::Entry},
     net::IpAddr,
     sync::Arc,
 };
@@ -170,7 +170,8 @@ impl LeanLbip {
         let nodes = match l2.nodes.mode {
             NodeMode::All => Nodes::All,
             NodeMode::Listed => {
-                Nodes::Listed(l2.nodes.names.iter().map(|name| NodeName::from(name.as_str())).collect())
+                let names: BTreeSet<&str> = l2.nodes.names.iter().map(String::as_str).collect();
+                Nodes::Listed(names.into_iter().map(NodeName::from).collect())
             }
             NodeMode::Set => {
                 return Err("spec.announce.l2.nodes.mode is Set, which this version does not know".to_owned());

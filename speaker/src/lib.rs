@@ -9,6 +9,7 @@
 //! What must always hold: no API call is on the failover path; whatever the API side meets, the L2 thread goes on.
 
 pub mod flags;
+pub mod groups;
 pub mod interfaces;
 pub mod keys;
 pub mod l2_thread;
@@ -17,6 +18,7 @@ pub mod link;
 pub mod metrics;
 pub mod node;
 pub mod observer;
+pub mod ports;
 pub mod start;
 pub mod status;
 pub mod writer;

@@ -49,8 +49,19 @@ pub enum Report {
     },
     /// Everything held, each with the time since it is.
     Holdings(Vec<(Holding, Duration)>),
-    /// The interfaces that sockets could not be opened on, with the reason; empty when all is well.
-    Sockets(Vec<(Arc<str>, String)>),
+    /// A socket was opened on this interface.
+    Listening(Arc<str>),
+    /// The interfaces in use that have no socket, with the reason; empty when all is well again.
+    Closed(Vec<(Arc<str>, String)>),
+    /// Something failed that is mended by itself.
+    Trouble {
+        /// Where.
+        interface: Arc<str>,
+        /// What, and what is done about it.
+        what: &'static str,
+        /// What the kernel said.
+        error: String,
+    },
     /// The thread ends. `Err` says why it could not go on.
     Ended(Result<(), String>),
 }

@@ -218,11 +218,15 @@ impl<W: Wake> Observer<W> {
                     }));
                 });
             }
-            Report::Sockets(failed) if failed.is_empty() => self.readiness.ready(SOCKETS),
-            Report::Sockets(failed) => {
+            Report::Listening(interface) => tracing::info!(%interface, "listening on interface"),
+            Report::Closed(failed) if failed.is_empty() => self.readiness.ready(SOCKETS),
+            Report::Closed(failed) => {
                 let lines: Vec<String> = failed.iter().map(|(name, why)| format!("{name}: {why}")).collect();
-                self.readiness.missing(SOCKETS, lines.join("; "));
+                let lines = lines.join("; ");
+                tracing::error!("can't use every interface: {lines}");
+                self.readiness.missing(SOCKETS, lines);
             }
+            Report::Trouble { interface, what, error } => tracing::warn!(%interface, error, "{what}"),
             Report::Ended(_) => {}
         }
         self.show_waiting();

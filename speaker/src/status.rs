@@ -8,7 +8,7 @@
 //! between makes it fail, and it is tried again on the newer object. Where an address has a holder on each of
 //! two segments, the other one finds its entry gone and writes it again, once.
 //!
-//! What must always hold: nothing here is on the way of a failover; at most [`RATE`] requests a second,
+//! What must always hold: nothing here is on the way of a failover; at most [`RATE`] requests a second in the long run,
 //! newest first; while the API server is away transitions only replace what is to be written, so that
 //! afterwards only what is still true is written.
 
@@ -23,8 +23,10 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 
 use crate::lbip::SeenEntry;
 
-/// Requests per second (rule B24), and as many at once.
+/// Requests per second (rule B24).
 pub const RATE: u32 = 5;
+/// Requests at once after a quiet time.
+pub const BURST: u32 = 25;
 /// How long after the start an entry of this node's earlier life is left alone: it is the hint by which a
 /// cluster that restarts as a whole finds its holders again (rule A31).
 pub const EARLIER_LIFE: Duration = Duration::from_secs(10);

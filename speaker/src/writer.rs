@@ -19,6 +19,7 @@ use kube::{
     api::{Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use tokio::{
     sync::Notify,
     time::{Instant, sleep, sleep_until, timeout},
@@ -26,7 +27,7 @@ use tokio::{
 
 use crate::{
     lbip::LeanLbip,
-    status::{Came, Foreign, Plan, RATE, Write},
+    status::{BURST, Came, Foreign, Plan, RATE, Write},
 };
 
 /// Longest time for one request.
@@ -100,9 +101,9 @@ impl Writer {
             lbips: Api::all(client.clone()),
             events: Api::namespaced(client, EVENT_NAMESPACE),
             node: node.to_owned(),
-            manager: format!("herald-speaker-{node}"),
+            manager: manager_of(node),
             board,
-            pace: Pace::new(Duration::from_secs(1) / RATE, RATE),
+            pace: Pace::new(Duration::from_secs(1) / RATE, BURST),
             event_pace: Pace::new(EVENT_STEP, EVENT_BURST),
             trouble: None,
             pause: PAUSE_MIN,
@@ -293,7 +294,7 @@ impl Writer {
                 ..ObjectReference::default()
             }),
             reporting_controller: Some("heraldlb.io/speaker".to_owned()),
-            reporting_instance: Some(self.manager.chars().take(128).collect()),
+            reporting_instance: Some(self.manager.clone()),
             type_: Some(kind.to_owned()),
             ..Event::default()
         };
@@ -303,6 +304,20 @@ impl Writer {
             tracing::debug!(%vip, reason, "event not written");
         }
     }
+}
+
+/// The field manager of a node. The API server takes 128 characters, node names go to 253.
+fn manager_of(node: &str) -> String {
+    const MOST: usize = 128;
+    let whole = format!("herald-speaker-{node}");
+    if whole.len() <= MOST {
+        return whole;
+    }
+    let digest: [u8; 32] = Sha256::digest(node.as_bytes()).into();
+    let hash = digest.first_chunk().map_or(0, |head| u64::from_be_bytes(*head));
+    let hash = format!("{hash:016x}");
+    let head: String = whole.chars().take(MOST - hash.len() - 1).collect();
+    format!("{head}-{hash}")
 }
 
 /// Why a request came to nothing.
@@ -372,5 +387,29 @@ impl Pace {
             self.full_at = next;
         }
         granted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_node_name_gives_a_manager_that_the_api_server_takes() {
+        assert_eq!(manager_of("n1"), "herald-speaker-n1");
+        let (one, other) = (manager_of(&("a".repeat(250) + ".x")), manager_of(&("a".repeat(250) + ".y")));
+        assert_eq!(one.len(), 128);
+        assert_ne!(one, other);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_are_paced_after_the_first_burst() {
+        let start = Instant::now();
+        let mut pace = Pace::new(Duration::from_millis(200), 3);
+        for _ in 0..8 {
+            pace.turn().await;
+        }
+        assert_eq!(start.elapsed(), Duration::from_secs(1));
+        assert!(!pace.try_turn());
     }
 }
