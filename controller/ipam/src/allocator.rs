@@ -41,6 +41,8 @@ pub struct Allocator {
     outputs: VecDeque<Output>,
     /// What was last said of each pool.
     said: BTreeMap<PoolName, PoolStatus>,
+    /// Status writes under way for Services that are gone meanwhile; they may come back before the result.
+    orphaned: BTreeMap<Owner, Publication>,
     /// Services for which a write was refused for good.
     refused_services: BTreeSet<ServiceRef>,
     /// Addresses whose write was refused for good, and must be repeated.
@@ -164,7 +166,8 @@ impl Allocator {
                 if other.is_some() {
                     self.service_deleted(&owner.service);
                 }
-                self.services.insert(owner.service.clone(), Service::new(request));
+                let publishing = self.orphaned.remove(&owner);
+                self.services.insert(owner.service.clone(), Service::new(request, publishing));
             }
         }
         if self.is_open() {
@@ -175,7 +178,10 @@ impl Allocator {
 
     fn service_deleted(&mut self, service: &ServiceRef) {
         if let Some(gone) = self.services.remove(service) {
-            self.stop_waiting(gone);
+            if let Some((rank, waits)) = &gone.waits {
+                self.waiting.remove(waits, rank);
+            }
+            self.orphaned.extend(gone.into_unfinished());
         }
         self.refused_services.remove(service);
         if self.is_open() {
@@ -419,7 +425,7 @@ impl Allocator {
         let pool = service.target.iter().find_map(|address| self.ledger.pool_of(address)).cloned();
         let publication = Publication {
             owner: owner.clone(),
-            version: service.request.version,
+            version: service.version(),
             ingress: service.ingress(),
             pool,
             refusal: service.refusal.clone(),
@@ -487,12 +493,6 @@ impl Allocator {
 
     fn all_due(&mut self) {
         self.due.extend(self.services.values().map(Service::rank));
-    }
-
-    fn stop_waiting(&mut self, service: Service) {
-        if let Some((rank, waits)) = service.waits {
-            self.waiting.remove(&waits, &rank);
-        }
     }
 
     fn report_pools(&mut self) {

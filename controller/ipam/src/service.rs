@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::waiting::{Rank, Turn, Wait};
-use crate::{Addresses, Family, Ingress, Publication, Refusal, ServiceRequest, Version};
+use crate::{Addresses, Family, Ingress, Owner, Publication, Refusal, ServiceRequest, Version};
 
 /// A Service of type LoadBalancer and of our class.
 #[derive(Debug)]
@@ -26,7 +26,8 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    pub(crate) fn new(request: ServiceRequest) -> Self {
+    /// A Service that is there, or there again while a status write from before is under way.
+    pub(crate) fn new(request: ServiceRequest, publishing: Option<Publication>) -> Self {
         Self {
             request,
             target: Addresses::default(),
@@ -34,7 +35,7 @@ impl Service {
             waits: None,
             write_refused: None,
             published: None,
-            publishing: None,
+            publishing,
             stalled_at: None,
         }
     }
@@ -91,6 +92,12 @@ impl Service {
         if self.target.is_empty() && strange { Ingress::Leave } else { Ingress::Show(self.target) }
     }
 
+    /// The newest version of the Service that is known: what the watch told, or what our last write made.
+    pub(crate) fn version(&self) -> Version {
+        let written = self.published.as_ref().map(|publication| publication.version);
+        self.request.version.max(written.unwrap_or_default())
+    }
+
     /// Says `publication` unless that is what the status says, or a write is under way, or came to nothing and
     /// nothing has changed since.
     pub(crate) fn publish(&mut self, publication: Publication) -> Option<Publication> {
@@ -115,6 +122,11 @@ impl Service {
         if let Some(publication) = self.publishing.take() {
             self.stalled_at = Some(publication.version);
         }
+    }
+
+    /// The status write that is under way, with its owner.
+    pub(crate) fn into_unfinished(self) -> Option<(Owner, Publication)> {
+        self.publishing.map(|publication| (self.request.owner, publication))
     }
 
     /// Forgets what was refused.

@@ -73,6 +73,7 @@ impl Allocator {
 
     pub(super) fn publish_done(&mut self, owner: &Owner, result: &PublishResult) {
         if !self.is_known(owner) {
+            self.orphaned.remove(owner);
             return;
         }
         let Some(service) = self.services.get_mut(&owner.service) else { return };
