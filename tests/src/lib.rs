@@ -31,6 +31,7 @@ pub mod programs;
 mod progress;
 mod scratch;
 pub mod services;
+pub mod shared;
 mod sniffer;
 
 pub use client::Page;

@@ -4,14 +4,14 @@
 //! Must always hold: the loop does what `herald_l2`'s documentation says, in that order, and nothing else; what the
 //! filter would not let pass does not reach the core. Faults are decided elsewhere (`faults`).
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
 use std::rc::Rc;
 use std::time::Duration;
 
 use herald_l2::{
-    Ablation, ClusterId, Config, Core, Input, Instant, Interface, Keyring, NodeId, NodeName, Output, Profile,
-    Turn,
+    Ablation, ClusterId, Config, Core, Input, Instant, Interface, Keyring, NodeId, NodeName, NodeState, Output,
+    Profile, Turn, VipSpec,
 };
 use herald_wire::hello::{GROUP, KeyId, Secret};
 use herald_wire::{Frame, Payload, arp, ndp};
@@ -81,8 +81,10 @@ pub struct Node {
     clock_base: Duration,
     /// Time its clock did not see.
     clock_lost: Duration,
-    /// Frames from the wire that the core was given.
-    pub frames_heard: u64,
+    /// The specs that the core was told last.
+    pub copies: BTreeMap<IpAddr, VipSpec>,
+    /// Its Node object, as the core was told last.
+    pub state: NodeState,
 }
 
 /// What a frame from the wire led to.
@@ -113,7 +115,8 @@ impl Node {
             groups: BTreeSet::new(),
             clock_base,
             clock_lost: Duration::ZERO,
-            frames_heard: 0,
+            copies: BTreeMap::new(),
+            state: NodeState::default(),
         }
     }
 
@@ -153,6 +156,8 @@ impl Node {
         self.turn_due = None;
         self.frozen = None;
         self.inputs.clear();
+        self.copies.clear();
+        self.state = NodeState::default();
         self.socket.clear();
         self.interest.clear();
         self.groups.clear();
@@ -227,7 +232,6 @@ impl Node {
         let mut drain = |core: &mut Core| outputs.extend(std::iter::from_fn(|| core.poll_output()));
         drain(core);
         for bytes in self.socket.drain(..) {
-            self.frames_heard += 1;
             core.handle(clock, Input::Frame { ifindex: IFINDEX, bytes: &bytes });
             drain(core);
         }
@@ -237,10 +241,22 @@ impl Node {
         }
         for told in self.inputs.drain(..) {
             let input = match told {
-                Told::List(specs) => Input::SpecsReplaced(specs),
-                Told::Applied(spec) => Input::SpecApplied(spec),
-                Told::Deleted(vip) => Input::SpecDeleted(vip),
-                Told::Node(state) => Input::Node(state),
+                Told::List(specs) => {
+                    self.copies = specs.iter().map(|spec| (spec.vip, spec.clone())).collect();
+                    Input::SpecsReplaced(specs)
+                }
+                Told::Applied(spec) => {
+                    self.copies.insert(spec.vip, spec.clone());
+                    Input::SpecApplied(spec)
+                }
+                Told::Deleted(vip) => {
+                    self.copies.remove(&vip);
+                    Input::SpecDeleted(vip)
+                }
+                Told::Node(state) => {
+                    self.state = state;
+                    Input::Node(state)
+                }
             };
             core.handle(clock, input);
             drain(core);

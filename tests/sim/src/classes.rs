@@ -1,0 +1,109 @@
+//! The classes of faults, each with what it promises: one table.
+//!
+//! Rules marked [1] in docs/protocol.md are what is promised here. Classes that come with the rules marked [3]:
+//! a restart of any length that moves nothing (GRACE, rules A22, A23, A45), a drain without a hole (OFFER, A43),
+//! one-way links and cut pairs without flapping while they last (VOUCH, A20; TELL, A40), the greater side winning
+//! after a split (reach, A27). Until then: a quick restart moves nothing and a slow one moves an address once; a
+//! leaving node's addresses move at once, with a gap that is bounded; one-way links and cut pairs may flap while they
+//! last and must be right after they are mended.
+
+use std::time::Duration;
+
+use crate::check::{Bounds, Moves};
+use crate::dice::Dice;
+use crate::schedule::Schedule;
+use crate::{disasters, disturbances};
+
+/// One class.
+#[derive(Clone, Copy, Debug)]
+pub struct Class {
+    /// What it is called on the command line.
+    pub name: &'static str,
+    /// What happens in it.
+    pub about: &'static str,
+    /// What it promises.
+    pub bounds: Bounds,
+    /// After the last fault everything is right and stays so within this.
+    pub settle: Duration,
+    /// Frames are lost: a client's last packets prove nothing.
+    pub lossy: bool,
+    /// Makes the schedule of one seed.
+    pub schedule: fn(&mut Dice) -> Schedule,
+}
+
+const fn class(
+    name: &'static str,
+    about: &'static str,
+    moves: Moves,
+    dual_ms: u64,
+    gap_ms: Option<u64>,
+    schedule: fn(&mut Dice) -> Schedule,
+) -> Class {
+    let gap = match gap_ms {
+        Some(ms) => Some(Duration::from_millis(ms)),
+        None => None,
+    };
+    let bounds = Bounds { moves, dual: Duration::from_millis(dual_ms), gap };
+    Class { name, about, bounds, settle: Duration::from_secs(2), lossy: false, schedule }
+}
+
+impl Class {
+    const fn settles_in(self, ms: u64) -> Self {
+        Self { settle: Duration::from_millis(ms), ..self }
+    }
+
+    const fn with_loss(self) -> Self {
+        Self { lossy: true, ..self }
+    }
+}
+
+const ONCE: Moves = Moves::FromStruck(1);
+const STRUCK: Moves = Moves::FromStruck(u32::MAX);
+
+/// All of them.
+pub const CLASSES: &[Class] = &[
+    class("start", "nodes start one by one over 5 s", Moves::None, 250, Some(300), disturbances::start),
+    class("loss", "30 % loss on every path for 20 s", Moves::None, 1_000, None, disturbances::loss)
+        .with_loss(),
+    class("crash", "a holder dies", ONCE, 250, Some(250), disasters::crash),
+    class("crash-loss", "a holder dies at 10 to 30 % loss", ONCE, 1_000, None, disasters::crash_loss)
+        .with_loss(),
+    class("crash-two", "two nodes die within 150 ms", Moves::FromStruck(2), 250, Some(450), disasters::crash_two),
+    class("return", "a holder dies and comes back", ONCE, 250, Some(250), disasters::comes_back),
+    class("restart-quick", "a speaker is killed and back before it is missed", Moves::None, 250, Some(100),
+        disturbances::restart_quick),
+    class("restart", "a speaker is killed and back after a while", ONCE, 250, Some(100), disturbances::restart),
+    class("restart-all", "all speakers are killed and back within a second", Moves::None, 250, Some(100),
+        disturbances::restart_all).settles_in(3_000),
+    class("restart-loss", "a speaker is killed and back at 10 to 30 % loss", ONCE, 1_000, None,
+        disturbances::restart_loss).with_loss(),
+    class("leave", "a speaker leaves on SIGTERM", ONCE, 250, Some(200), disturbances::leave),
+    class("isolate", "a node is cut off for 0.1 to 6 s", ONCE, 250, Some(300), disasters::isolate),
+    class("bounce", "the switch restarts, its ports come back within 400 ms", Moves::None, 250, None,
+        disasters::bounce),
+    class("bounce-slow", "the switch restarts, its ports come back over 4 s", STRUCK, 250, None,
+        disasters::bounce_slow),
+    class("partition", "the network splits, clients on both sides, and heals", Moves::Any, 250, None,
+        disasters::partition),
+    class("one-way", "frames from one node to another are lost for a while", Moves::Any, 250, None,
+        disasters::one_way),
+    class("pair", "two nodes don't hear each other for a while", Moves::Any, 250, None, disasters::pair),
+    class("stop", "a speaker is stopped (SIGSTOP) for 0.05 to 4 s", ONCE, 250, Some(100), disturbances::stop),
+    class("pause", "a machine is paused, its clock with it, for 0.05 to 4 s", ONCE, 250, Some(250),
+        disasters::pause),
+    class("churn", "addresses are made, deleted, made again, assigned to other nodes; nodes excluded", STRUCK,
+        1_500, None, disturbances::churn).settles_in(5_000),
+    class("api-cut", "nodes without API keep older copies while specs change; one dies", STRUCK, 1_500, None,
+        disturbances::api_cut).settles_in(15_000),
+    class("reuse", "an address is deleted and made again for other nodes", STRUCK, 1_500, None,
+        disturbances::reuse).settles_in(5_000),
+    class("mix", "any faults, one after another", STRUCK, 1_500, None, disasters::mix).settles_in(5_000),
+    class("mix-loss", "any faults, at up to 30 % loss", STRUCK, 2_000, None, disasters::mix_loss)
+        .settles_in(5_000)
+        .with_loss(),
+];
+
+/// The class of this name.
+pub fn find(name: &str) -> Option<&'static Class> {
+    CLASSES.iter().find(|class| class.name == name)
+}

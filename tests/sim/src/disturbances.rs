@@ -1,0 +1,173 @@
+//! Schedules in which no machine and no cable fails: starts, loss, restarts, stops, and what the API does.
+
+use std::time::Duration;
+
+use crate::dice::Dice;
+use crate::faults::{Fault, Who};
+use crate::schedule::Schedule;
+use crate::world::Setup;
+
+/// A world of ordinary size.
+pub(crate) fn world(dice: &mut Dice) -> Schedule {
+    let ages = [Duration::from_secs(300), Duration::from_secs(2)];
+    Schedule::new(Setup {
+        nodes: dice.number(2, 5),
+        clients: dice.number(1, 3),
+        vips: dice.number(1, 4),
+        ageing: dice.pick(&ages).copied().unwrap_or_default(),
+        ..Setup::default()
+    })
+}
+
+/// The same, with loss from the start. Loss is measured over 64 hellos, so it takes longer to warm up.
+pub(crate) fn lossy_world(dice: &mut Dice, losses: &[f64]) -> Schedule {
+    let mut schedule = world(dice);
+    schedule.loss = dice.pick(losses).copied().unwrap_or_default();
+    schedule.warm_at = Duration::from_secs(8);
+    schedule.tail = Duration::from_secs(8);
+    schedule
+}
+
+/// Sometime within the first second after the warm-up.
+pub(crate) fn soon(dice: &mut Dice) -> Duration {
+    dice.ms(0, 1_000)
+}
+
+pub(crate) fn start(dice: &mut Dice) -> Schedule {
+    let mut schedule = world(dice);
+    schedule.setup.start_within = Duration::from_secs(5);
+    schedule.warm_at = Duration::from_secs(3);
+    schedule.steps.push((Duration::from_secs(7), Fault::Loss(0.0)));
+    schedule
+}
+
+pub(crate) fn loss(dice: &mut Dice) -> Schedule {
+    let mut schedule = lossy_world(dice, &[0.3]);
+    schedule.tail = Duration::from_secs(18);
+    schedule
+}
+
+pub(crate) fn restart_quick(dice: &mut Dice) -> Schedule {
+    let mut schedule = world(dice);
+    let at = soon(dice);
+    schedule.at(at, Fault::Kill(Who::HolderOf(0)));
+    schedule.at(at + dice.ms(5, 50), Fault::Start(Who::Slot(0)));
+    schedule
+}
+
+pub(crate) fn restart(dice: &mut Dice) -> Schedule {
+    let mut schedule = world(dice);
+    let at = soon(dice);
+    schedule.at(at, Fault::Kill(Who::HolderOf(0)));
+    schedule.at(at + dice.ms(50, 4_000), Fault::Start(Who::Slot(0)));
+    schedule
+}
+
+pub(crate) fn restart_all(dice: &mut Dice) -> Schedule {
+    let mut schedule = world(dice);
+    let at = soon(dice);
+    for node in 0..schedule.setup.nodes {
+        // Together: one that outlives the others by its detection time is rightly their successor.
+        schedule.at(at + dice.ms(0, 20), Fault::Kill(Who::Node(node)));
+        schedule.at(at + dice.ms(100, 1_000), Fault::Start(Who::Node(node)));
+    }
+    schedule
+}
+
+pub(crate) fn restart_loss(dice: &mut Dice) -> Schedule {
+    let mut schedule = lossy_world(dice, &[0.1, 0.2, 0.3]);
+    let at = soon(dice);
+    schedule.at(at, Fault::Kill(Who::HolderOf(0)));
+    schedule.at(at + dice.ms(5, 2_000), Fault::Start(Who::Slot(0)));
+    schedule
+}
+
+pub(crate) fn leave(dice: &mut Dice) -> Schedule {
+    let mut schedule = world(dice);
+    schedule.at(soon(dice), Fault::Leave(Who::HolderOf(0)));
+    schedule
+}
+
+pub(crate) fn stop(dice: &mut Dice) -> Schedule {
+    let mut schedule = world(dice);
+    let at = soon(dice);
+    schedule.at(at, Fault::Stop(Who::HolderOf(0)));
+    schedule.at(at + dice.ms(50, 4_000), Fault::Continue(Who::Slot(0)));
+    schedule
+}
+
+/// One change of what the API says.
+pub(crate) fn spec_change(dice: &mut Dice, setup: &Setup) -> Fault {
+    let vip = dice.number(0, setup.vips.saturating_sub(1));
+    let without = if dice.chance(0.5) {
+        vec![Who::HolderOf(vip)]
+    } else {
+        let node = dice.number(0, setup.nodes.saturating_sub(1));
+        vec![Who::Node(node)]
+    };
+    match dice.number(0, 5) {
+        0 => Fault::Delete { vip },
+        1 => Fault::Create { vip, without: Vec::new() },
+        2 => Fault::Create { vip, without },
+        3 => Fault::Assign { vip, without: Vec::new() },
+        4 => Fault::Touch { vip },
+        _ => Fault::Assign { vip, without },
+    }
+}
+
+pub(crate) fn churn(dice: &mut Dice) -> Schedule {
+    let mut schedule = world(dice);
+    let mut at = soon(dice);
+    for _ in 0..dice.number(2, 8) {
+        let change = spec_change(dice, &schedule.setup);
+        schedule.at(at, change);
+        at += dice.ms(0, 1_500);
+    }
+    if dice.chance(0.5) {
+        let who = Who::Node(dice.number(0, schedule.setup.nodes - 1));
+        let (cordoned, excluded) = (dice.chance(0.3), dice.chance(0.5));
+        schedule.at(at, Fault::Node { who, cordoned, excluded });
+        if dice.chance(0.5) {
+            at += dice.ms(100, 3_000);
+            schedule.at(at, Fault::Node { who, cordoned: false, excluded: false });
+        }
+    }
+    schedule
+}
+
+pub(crate) fn api_cut(dice: &mut Dice) -> Schedule {
+    let mut schedule = world(dice);
+    let nodes = schedule.setup.nodes;
+    for node in 0..nodes {
+        if dice.chance(0.5) {
+            schedule.at(dice.ms(0, 300), Fault::ApiCut(Who::Node(node)));
+            if dice.chance(0.5) {
+                schedule.at(dice.ms(1_000, 5_000), Fault::ApiBack(Who::Node(node)));
+            }
+        }
+    }
+    for _ in 0..dice.number(1, 4) {
+        let change = spec_change(dice, &schedule.setup);
+        schedule.at(dice.ms(100, 3_000), change);
+    }
+    if dice.chance(0.3) {
+        let node = Who::Node(dice.number(0, nodes - 1));
+        let link = dice.chance(0.5);
+        schedule.at(dice.ms(500, 4_000), Fault::Crash { who: node, link });
+    }
+    schedule
+}
+
+pub(crate) fn reuse(dice: &mut Dice) -> Schedule {
+    let mut schedule = world(dice);
+    let at = soon(dice);
+    let node = dice.number(0, schedule.setup.nodes - 1);
+    let without = match dice.number(0, 2) {
+        0 => vec![Who::HolderOf(0)],
+        1 => vec![Who::Node(node)],
+        _ => Vec::new(),
+    };
+    schedule.at(at, Fault::Delete { vip: 0 });
+    schedule.at(at + dice.ms(1, 4_000), Fault::Create { vip: 0, without });
+    schedule
+}

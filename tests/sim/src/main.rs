@@ -1,0 +1,136 @@
+//! Runs fault classes by hand: all of them, one, or one seed with its history.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Parser, ValueEnum};
+use herald_l2::Ablation;
+use herald_sim::classes::{self, CLASSES, Class};
+use herald_sim::run::{self, Summary};
+use herald_sim::trace::Detail;
+
+/// Deterministic simulation of a LAN of speakers.
+#[derive(Debug, Parser)]
+struct Flags {
+    /// Only this class (see --list).
+    #[arg(long)]
+    class: Option<String>,
+    /// Only this seed.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// So many seeds of each class.
+    #[arg(long, default_value_t = 200)]
+    seeds: u64,
+    /// Begin with this seed.
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// Threads; default: one per processor.
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Print the history of the one seed.
+    #[arg(long, requires = "seed")]
+    trace: bool,
+    /// Every frame, too.
+    #[arg(long, requires = "trace")]
+    frames: bool,
+    /// Take a rule out.
+    #[arg(long, value_enum)]
+    without: Vec<Rule>,
+    /// List the classes.
+    #[arg(long)]
+    list: bool,
+}
+
+/// A rule that can be taken out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Rule {
+    /// Two-way proof (rules A21, A25, A26).
+    Proof,
+    /// Reservation for a previous boot's claims (rule A31).
+    Reservation,
+    /// `status.holders` as a hint at start (rules A31, A32).
+    Hints,
+    /// DROP and re-announcing when a split heals (rules A37 to A39).
+    Drop,
+    /// Quick hellos under suspicion (rules A18, A19).
+    FastSuspicion,
+}
+
+fn main() -> Result<ExitCode> {
+    let flags = Flags::parse();
+    let mut out = io::stdout().lock();
+    let picked: Vec<&Class> = match &flags.class {
+        Some(name) => vec![classes::find(name).with_context(|| format!("no class {name:?}: see --list"))?],
+        None => CLASSES.iter().collect(),
+    };
+    if flags.list {
+        for class in picked {
+            writeln!(out, "{:<14} {}", class.name, class.about)?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut good = true;
+    if let Some(seed) = flags.seed {
+        for class in picked {
+            good &= one(&mut out, class, seed, &flags)?;
+        }
+    } else {
+        writeln!(out, "| class | seeds | failed | moves | held twice | gap | first failed seed |")?;
+        writeln!(out, "|---|---|---|---|---|---|---|")?;
+        for class in picked {
+            let threads = flags.threads.unwrap_or_else(run::processors);
+            let summary =
+                run::run_many(class, flags.from, flags.seeds, threads, flags.ablation(), usize::MAX);
+            good &= summary.failed.is_empty();
+            row(&mut out, class, &summary)?;
+        }
+    }
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn one(out: &mut impl Write, class: &Class, seed: u64, flags: &Flags) -> Result<bool> {
+    let detail = match (flags.trace, flags.frames) {
+        (_, true) => Detail::Frames,
+        (true, false) => Detail::Events,
+        (false, false) => Detail::Off,
+    };
+    let outcome = run::run(class, seed, flags.ablation(), detail);
+    for line in &outcome.history {
+        writeln!(out, "{line}")?;
+    }
+    for violation in &outcome.violations {
+        writeln!(out, "BROKEN {violation}")?;
+    }
+    let verdict = if outcome.violations.is_empty() { "holds" } else { "BROKEN" };
+    writeln!(out, "{} seed {seed}: {verdict}", class.name)?;
+    Ok(outcome.violations.is_empty())
+}
+
+fn row(out: &mut impl Write, class: &Class, summary: &Summary) -> io::Result<()> {
+    let first = summary.failed.first().map(|seed| run::replay(class, *seed)).unwrap_or_default();
+    writeln!(
+        out,
+        "| {} | {} | {} | {} | {} ms | {} ms | {first} |",
+        class.name,
+        summary.runs,
+        summary.failed.len(),
+        summary.moves,
+        summary.dual.as_millis(),
+        summary.gap.as_millis(),
+    )?;
+    out.flush()
+}
+
+impl Flags {
+    fn ablation(&self) -> Ablation {
+        let without = |rule| self.without.contains(&rule);
+        Ablation {
+            no_proof: without(Rule::Proof),
+            no_reservation: without(Rule::Reservation),
+            no_hints: without(Rule::Hints),
+            no_drop: without(Rule::Drop),
+            no_fast_suspicion: without(Rule::FastSuspicion),
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! One seed of one class from start to end, and many of them on all processors.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use herald_l2::Ablation;
+
+use crate::check::Measured;
+use crate::classes::Class;
+use crate::dice::Dice;
+use crate::trace::{Detail, Trace};
+use crate::world::World;
+
+/// What came out of one run.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Its seed.
+    pub seed: u64,
+    /// Figures.
+    pub measured: Measured,
+    /// Broken promises; empty is what we want.
+    pub violations: Vec<String>,
+    /// What happened, if that was asked for.
+    pub history: Vec<String>,
+}
+
+/// Runs one seed.
+pub fn run(class: &Class, seed: u64, ablation: Ablation, detail: Detail) -> Outcome {
+    let mut dice = Dice::new(class.name, seed);
+    let mut schedule = (class.schedule)(&mut dice);
+    schedule.setup.ablation = ablation;
+    let warm_at = schedule.warm_at;
+    let settled = schedule.last_fault() + class.settle;
+    let mut world = World::new(schedule.setup, class.bounds, warm_at, dice, Trace::new(detail));
+    world.switch.set_loss(schedule.loss);
+    for (at, fault) in schedule.steps {
+        world.plan(at, fault);
+    }
+    for at in schedule.judge_at {
+        world.run_until(at);
+        world.judge_holders();
+    }
+    world.run_until(settled);
+    world.judge_holders();
+    world.check.settle(settled);
+    world.run_until(settled + schedule.tail);
+    world.judge_holders();
+    world.judge_clients(!class.lossy);
+    let (measured, violations) = world.check.finish(world.now);
+    Outcome { seed, measured, violations, history: world.trace.into_lines() }
+}
+
+/// What came out of many.
+#[derive(Debug, Default)]
+pub struct Summary {
+    /// How many.
+    pub runs: u64,
+    /// The seeds that broke a promise, lowest first.
+    pub failed: Vec<u64>,
+    /// The most moves of one address in one run.
+    pub moves: usize,
+    /// The longest time two connected nodes held one address.
+    pub dual: Duration,
+    /// The longest time a client reached nobody.
+    pub gap: Duration,
+}
+
+impl Summary {
+    fn take(&mut self, outcome: &Outcome) {
+        let moves = |vip| outcome.measured.moves.iter().filter(|step| step.vip == vip).count();
+        let most = outcome.measured.moves.iter().map(|step| moves(step.vip)).max();
+        self.runs += 1;
+        self.moves = self.moves.max(most.unwrap_or(0));
+        self.dual = self.dual.max(outcome.measured.dual);
+        self.gap = self.gap.max(outcome.measured.gap);
+        if !outcome.violations.is_empty() {
+            self.failed.push(outcome.seed);
+        }
+    }
+}
+
+/// Runs seeds `first .. first + count` on so many threads. Stops early once `enough` of them have failed.
+pub fn run_many(
+    class: &Class,
+    first: u64,
+    count: u64,
+    threads: usize,
+    ablation: Ablation,
+    enough: usize,
+) -> Summary {
+    let next = AtomicU64::new(first);
+    let (sender, receiver) = mpsc::sync_channel(64);
+    let mut summary = Summary::default();
+    thread::scope(|scope| {
+        for _ in 0..threads.max(1) {
+            let (sender, next) = (sender.clone(), &next);
+            scope.spawn(move || {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first.saturating_add(count) {
+                        break;
+                    }
+                    if sender.send(run(class, seed, ablation, Detail::Off)).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        // Consumed here, so that breaking off drops the receiver and ends the threads.
+        for outcome in receiver {
+            summary.take(&outcome);
+            if summary.failed.len() >= enough {
+                break;
+            }
+        }
+    });
+    summary.failed.sort_unstable();
+    summary
+}
+
+/// How many threads there are processors for.
+pub fn processors() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The history of one failed seed with the command that replays it, for people.
+pub fn report(class: &Class, seed: u64, ablation: Ablation) -> String {
+    let outcome = run(class, seed, ablation, Detail::Events);
+    let mut text = outcome.history.join("\n");
+    text.push_str("\n\n");
+    for violation in &outcome.violations {
+        text.push_str(&format!("BROKEN {violation}\n"));
+    }
+    text.push_str(&format!("\nreplay: {}\n", replay(class, seed)));
+    text
+}
+
+/// The command that replays a seed.
+pub fn replay(class: &Class, seed: u64) -> String {
+    format!("cargo run -p herald-sim -- --class {} --seed {seed} --trace", class.name)
+}

@@ -1,0 +1,53 @@
+//! What one run consists of: a world, faults with their times, and moments at which it is judged.
+
+use std::time::Duration;
+
+use crate::Moment;
+use crate::faults::Fault;
+use crate::world::Setup;
+
+/// The plan of one run.
+#[derive(Clone, Debug)]
+pub struct Schedule {
+    /// The world.
+    pub setup: Setup,
+    /// Faults, in any order.
+    pub steps: Vec<(Moment, Fault)>,
+    /// The nodes have started and shared out the addresses by then; before, nothing is judged.
+    pub warm_at: Moment,
+    /// Loss from the start on.
+    pub loss: f64,
+    /// Moments between faults at which holders must be right, too.
+    pub judge_at: Vec<Moment>,
+    /// How long to go on after everything has settled.
+    pub tail: Duration,
+}
+
+impl Schedule {
+    /// An undisturbed world.
+    pub fn new(setup: Setup) -> Self {
+        Self {
+            setup,
+            steps: Vec::new(),
+            warm_at: Duration::from_millis(3_500),
+            loss: 0.0,
+            judge_at: Vec::new(),
+            tail: Duration::from_secs(3),
+        }
+    }
+
+    /// A fault, so long after the warm-up.
+    pub fn at(&mut self, after: Duration, fault: Fault) {
+        self.steps.push((self.warm_at + after, fault));
+    }
+
+    /// A look at the holders, so long after the warm-up.
+    pub fn judge(&mut self, after: Duration) {
+        self.judge_at.push(self.warm_at + after);
+    }
+
+    /// When the last fault strikes or is mended.
+    pub fn last_fault(&self) -> Moment {
+        self.steps.iter().map(|(at, _)| *at).max().unwrap_or(self.warm_at)
+    }
+}
