@@ -194,7 +194,7 @@ impl Trouble {
             }
             Self::Unauthorized => "the API server doesn't accept these credentials: check the service account's token or the kubeconfig".to_owned(),
             Self::NoSuchKind => {
-                format!("the API server doesn't know {name}: install Herald's CRDs (manifests/crds)")
+                format!("the API server doesn't know {name}: install Herald's CRDs (kubectl apply -f crds/manifests)")
             }
             Self::Expired => "the server has forgotten that version; listing anew".to_owned(),
             Self::Undecodable => format!("an answer can't be decoded: is the CRD of {name} of this version?"),

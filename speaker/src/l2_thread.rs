@@ -86,7 +86,9 @@ struct L2 {
     link: Link,
     globs: Vec<String>,
     heartbeat: Arc<AtomicU64>,
-    interfaces: Newest,
+    newest: Newest,
+    /// The interfaces as last seen, less those that the flags exclude.
+    interfaces: Vec<Interface>,
     groups: Sender<Membership>,
     ports: Ports,
     /// MAC address and carrier of each interface: a change of either may have cost the group memberships.
@@ -100,7 +102,7 @@ struct L2 {
 }
 
 impl L2 {
-    fn new(parts: Parts, interfaces: Newest, groups: Sender<Membership>) -> Self {
+    fn new(parts: Parts, newest: Newest, groups: Sender<Membership>) -> Self {
         let Parts { config, poller, link, globs, heartbeat } = parts;
         heartbeat.store(boottime_nanos(), Ordering::Relaxed);
         Self {
@@ -109,7 +111,8 @@ impl L2 {
             link,
             globs,
             heartbeat,
-            interfaces,
+            newest,
+            interfaces: Vec::new(),
             groups,
             ports: Ports::default(),
             links: BTreeMap::new(),
@@ -144,7 +147,9 @@ impl L2 {
                 self.commands();
                 self.timers();
             }
-            self.ports.tend(&self.core, &self.poller, &self.link);
+            if self.ports.tend(&self.core, &self.poller, &self.link) {
+                self.present();
+            }
             if self.end_by.is_some_and(|end| end <= boottime_nanos()) {
                 return Err("handing over took too long, ended without".to_owned());
             }
@@ -180,14 +185,26 @@ impl L2 {
     }
 
     fn interfaces(&mut self) {
-        let Some(mut interfaces) = self.interfaces.take() else { return };
+        let Some(mut interfaces) = self.newest.take() else { return };
         interfaces.retain(|interface| {
             self.globs.is_empty() || self.globs.iter().any(|glob| glob_matches(glob, &interface.name))
         });
         let names = interfaces.iter().map(|interface| (interface.ifindex, interface.name.as_str().into()));
         self.ports.rename(names.collect());
         self.memberships(&interfaces);
-        self.core.handle(now(), Input::Interfaces(interfaces));
+        self.interfaces = interfaces;
+        self.present();
+        // Names and MAC addresses stand in the status.
+        self.holdings();
+    }
+
+    /// Shows the core the interfaces. One without a socket has no link: nothing may be claimed on it.
+    fn present(&mut self) {
+        let interfaces = self.interfaces.iter().map(|interface| {
+            let carrier = interface.carrier && !self.ports.is_closed(interface.ifindex);
+            Interface { carrier, ..interface.clone() }
+        });
+        self.core.handle(now(), Input::Interfaces(interfaces.collect()));
         self.flush();
     }
 

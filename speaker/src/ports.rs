@@ -99,8 +99,15 @@ impl Ports {
         [self.reopen_at, fit].into_iter().flatten().min()
     }
 
-    /// Sockets for exactly the interfaces that the core uses, each with a filter that fits.
-    pub fn tend(&mut self, core: &Core, poller: &Poller, link: &Link) {
+    /// Whether the interface is wanted and can't be used.
+    pub fn is_closed(&self, ifindex: u32) -> bool {
+        self.closed.contains_key(&ifindex)
+    }
+
+    /// Sockets for exactly the interfaces that the core uses, each with a filter that fits. Whether
+    /// [`Self::is_closed`] has changed.
+    #[must_use = "an interface that can't be used has no link"]
+    pub fn tend(&mut self, core: &Core, poller: &Poller, link: &Link) -> bool {
         let wanted = core.interfaces();
         let now = boottime_nanos();
         let due = self.reopen_at.is_none_or(|at| at <= now);
@@ -128,6 +135,7 @@ impl Ports {
             self.fit(core, link);
             self.fit_at = now.saturating_add(FIT);
         }
+        changed > 0
     }
 
     /// Opens a socket; whether what is wrong with this interface has changed.

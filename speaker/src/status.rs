@@ -149,7 +149,8 @@ impl Plan {
         }
     }
 
-    /// What is held, all of it: after reports were lost. Whoever held before what is new is not known.
+    /// What is held, all of it: after reports were lost, and when an interface was renamed or has another MAC address.
+    /// Whoever held before what is new here is not known.
     pub fn holds_exactly(&mut self, held: impl Iterator<Item = (IpAddr, Entry)>) {
         let held: HashMap<IpAddr, Entry> = held.collect();
         let gone: Vec<IpAddr> = self
@@ -162,9 +163,13 @@ impl Plan {
             self.released(vip);
         }
         for (vip, entry) in held {
-            let known = self.desired.get(&vip).and_then(|desired| desired.entry.as_ref());
-            if known.is_none_or(|known| known.mac != entry.mac || known.interface != entry.interface) {
-                self.claimed(vip, entry, Came::First);
+            match self.desired.get_mut(&vip).and_then(|desired| desired.entry.as_mut()) {
+                None => self.claimed(vip, entry, Came::First),
+                Some(known) if known.mac == entry.mac && known.interface == entry.interface => {}
+                Some(known) => {
+                    *known = Entry { since: known.since, ..entry };
+                    self.enqueue(vip);
+                }
             }
         }
     }
@@ -301,6 +306,22 @@ mod tests {
         let failed = plan.newest().unwrap();
         plan.again(failed);
         assert_eq!(plan.newest().unwrap().claim, Some(Came::From("n2".to_owned())));
+    }
+
+    #[test]
+    fn a_renamed_interface_is_written_without_a_new_claim() {
+        let mut plan = Plan::default();
+        plan.claimed(vip(1), entry(1), Came::First);
+        plan.claimed(vip(2), entry(1), Came::First);
+        order(&mut plan);
+        let renamed = Entry { interface: "lan0".to_owned(), ..entry(1) };
+        plan.holds_exactly([(vip(1), renamed.clone())].into_iter());
+        assert_eq!(
+            plan.newest().map(|write| (write.desired.entry, write.claim)),
+            Some((Some(renamed), None))
+        );
+        assert_eq!(plan.newest().map(|write| (write.vip, write.desired)), Some((vip(2), Desired::default())));
+        assert_eq!(plan.newest(), None);
     }
 
     #[test]
