@@ -32,7 +32,7 @@ enum IpFamily {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Write {
+struct Request {
     kind: &'static str,
     result: &'static str,
 }
@@ -45,7 +45,7 @@ pub struct Metrics {
     valid: Family<OfPool, Gauge>,
     latency: Histogram,
     queue: Gauge,
-    writes: Family<Write, Counter>,
+    requests: Family<Request, Counter>,
     events_dropped: Counter,
 }
 
@@ -58,11 +58,11 @@ impl Metrics {
             valid: Family::default(),
             latency: Histogram::new(LATENCY),
             queue: Gauge::default(),
-            writes: Family::default(),
+            requests: Family::default(),
             events_dropped: Counter::default(),
         };
         let herald = registry.sub_registry_with_prefix("herald");
-        let Self { total, in_use, valid, latency, queue, writes, events_dropped } = metrics.clone();
+        let Self { total, in_use, valid, latency, queue, requests, events_dropped } = metrics.clone();
         herald.register("pool_addresses", "Addresses of a pool, in use or free", total);
         herald.register("pool_addresses_in_use", "Addresses of a pool that Services have", in_use);
         herald.register("pool_config_valid", "Whether a pool's latest spec is in force", valid);
@@ -72,7 +72,7 @@ impl Metrics {
             latency,
         );
         herald.register("writer_queue_depth", "Writes waiting or under way", queue);
-        herald.register("api_writes", "Writes to the API server by kind and result", writes);
+        herald.register("api_requests", "Requests of the writer to the API server by kind and result", requests);
         herald.register("events_dropped", "Events not written because there were too many", events_dropped);
         metrics
     }
@@ -110,9 +110,9 @@ impl Metrics {
         self.queue.set(i64::try_from(depth).unwrap_or(i64::MAX));
     }
 
-    /// One write, as it ended.
-    pub fn wrote(&self, kind: &'static str, result: &'static str) {
-        self.writes.get_or_create(&Write { kind, result }).inc();
+    /// One request, as it ended.
+    pub fn requested(&self, kind: &'static str, result: &'static str) {
+        self.requests.get_or_create(&Request { kind, result }).inc();
     }
 
     /// An event was dropped.

@@ -73,12 +73,12 @@ pub fn event_writer(
             let event = event(&job, &instance, time);
             let params = PostParams::default();
             match timeout(TIMEOUT, api.create(&params, &event)).await {
-                Ok(Ok(_)) => metrics.wrote("create event", "ok"),
+                Ok(Ok(_)) => metrics.requested("create event", "ok"),
                 Ok(Err(error)) => {
-                    metrics.wrote("create event", "refused");
+                    metrics.requested("create event", "refused");
                     tracing::debug!(%error, service = %job.owner.service, "event not written");
                 }
-                Err(_) => metrics.wrote("create event", "refused"),
+                Err(_) => metrics.requested("create event", "refused"),
             }
         }
     };
@@ -102,7 +102,7 @@ fn event(job: &EventJob, instance: &str, time: Timestamp) -> Event {
     }
     Event {
         metadata: ObjectMeta {
-            generate_name: Some(format!("{name}.")),
+            generate_name: Some(format!("{name}-")),
             namespace: Some(namespace.clone()),
             ..ObjectMeta::default()
         },

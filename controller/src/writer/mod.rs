@@ -107,18 +107,18 @@ impl Writer {
         loop {
             let trouble = match timeout(TIMEOUT, request()).await {
                 Ok(Ok(object)) => {
-                    self.metrics.wrote(kind, "ok");
+                    self.metrics.requested(kind, "ok");
                     return Ok(object);
                 }
                 Ok(Err(kube::Error::Api(status))) => match verdict(name, status) {
                     Ok(answer) => {
-                        self.metrics.wrote(kind, "refused");
+                        self.metrics.requested(kind, "refused");
                         return Err(answer);
                     }
                     Err(text) => {
                         busy += 1;
                         if busy >= BUSY_ATTEMPTS {
-                            self.metrics.wrote(kind, "refused");
+                            self.metrics.requested(kind, "refused");
                             return Err(Answer::Refused(text));
                         }
                         text
@@ -131,7 +131,7 @@ impl Writer {
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "no answer within 5 s".to_owned(),
             };
-            self.metrics.wrote(kind, "retried");
+            self.metrics.requested(kind, "retried");
             tracing::debug!(kind, trouble, "trying again");
             sleep(pause).await;
             pause = pause.saturating_mul(2).min(PAUSE_MAX);
