@@ -161,6 +161,7 @@ impl LeanLbip {
             interfaces: Vec::new(),
             preferred: Vec::new(),
             conflict_detection: false,
+            ignore_exclusion: false,
             holders_hint,
         };
         // No announcement (a reservation that nobody uses): nobody may hold it, from this revision on.
@@ -186,6 +187,7 @@ impl LeanLbip {
                 .map(|node| (NodeName::from(node.node.as_str()), node.weight))
                 .collect(),
             conflict_detection: l2.conflict_detection != ConflictDetection::Disabled,
+            ignore_exclusion: l2.ignore_node_exclusion,
             ..base
         })
     }
@@ -372,6 +374,7 @@ mod tests {
             interfaces: vec!["en*".to_owned()],
             preferred: vec![("n1".into(), 5)],
             conflict_detection: false,
+            ignore_exclusion: false,
             holders_hint: vec!["n1".into()],
         };
         assert_eq!(lbip.spec, Ok(expected));

@@ -62,7 +62,8 @@ impl LeanNode {
         let mut taints = self.spec.taints.iter().flatten();
         NodeState {
             cordoned: self.spec.unschedulable.unwrap_or(false),
-            excluded: labelled || taints.any(|taint| taint.key == OUT_OF_SERVICE_TAINT),
+            excluded: labelled,
+            out_of_service: taints.any(|taint| taint.key == OUT_OF_SERVICE_TAINT),
         }
     }
 }
@@ -107,7 +108,7 @@ mod tests {
         let excluded = NodeState { excluded: true, ..free };
         assert_eq!(state(json!({}), json!({EXCLUDE_LABEL: ""})), excluded);
         let taints = json!({"taints": [{"key": OUT_OF_SERVICE_TAINT, "value": "nodeshutdown", "effect": "NoExecute"}]});
-        assert_eq!(state(taints, json!({})), excluded);
+        assert_eq!(state(taints, json!({})), NodeState { out_of_service: true, ..free });
         let taints = json!({"taints": [{"key": "node.kubernetes.io/not-ready", "effect": "NoExecute"}]});
         assert_eq!(
             state(taints, json!({})),

@@ -1,9 +1,9 @@
 //! What every part of the core works with: the clock's reading, randomness, what goes out.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use herald_wire::{Boot, Salt};
+use herald_wire::{Boot, Counter, Salt};
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
@@ -13,6 +13,9 @@ use crate::output::{Event, Output};
 use crate::snapshot::Counters;
 use crate::time::Instant;
 
+/// Boots of this process that are remembered.
+const OLD_BOOTS: usize = 16;
+
 /// Shared by all segments of a node.
 #[derive(Debug)]
 pub(crate) struct Context {
@@ -21,6 +24,10 @@ pub(crate) struct Context {
     pub(crate) ablation: crate::config::Ablation,
     pub(crate) now: Instant,
     pub(crate) boot: Boot,
+    /// The boots before, of this process: frames of theirs may still be on their way.
+    pub(crate) old_boots: Vec<Boot>,
+    /// Frames sent by (this boot, ifindex), for the replay window of everybody else and for rule A52.
+    pub(crate) sent: BTreeMap<u32, u64>,
     pub(crate) node: NodeState,
     pub(crate) random: Random,
     pub(crate) counters: Counters,
@@ -36,6 +43,8 @@ impl Context {
             ablation: crate::config::Ablation::default(),
             now,
             boot: random.boot(),
+            old_boots: Vec::new(),
+            sent: BTreeMap::new(),
             node: NodeState::default(),
             random,
             counters: Counters::default(),
@@ -45,6 +54,23 @@ impl Context {
 
     pub(crate) fn transmit(&mut self, ifindex: u32, bytes: Vec<u8>) {
         self.outputs.push_back(Output::Transmit { ifindex, bytes });
+    }
+
+    /// A new life (rule A3).
+    pub(crate) fn new_boot(&mut self) {
+        let boot = self.random.boot();
+        self.old_boots.push(std::mem::replace(&mut self.boot, boot));
+        if self.old_boots.len() > OLD_BOOTS {
+            self.old_boots.remove(0);
+        }
+        self.sent.clear();
+    }
+
+    /// The number of the next frame on an interface.
+    pub(crate) fn next_counter(&mut self, ifindex: u32) -> Counter {
+        let sent = self.sent.entry(ifindex).or_default();
+        *sent += 1;
+        Counter(*sent)
     }
 
     pub(crate) fn event(&mut self, event: Event) {
@@ -106,6 +132,12 @@ impl Random {
 
     pub(crate) fn salt(&mut self) -> Salt {
         Salt(self.0.next_u64())
+    }
+
+    /// One of `0..n`; 0 when there is none.
+    pub(crate) fn below(&mut self, n: usize) -> usize {
+        let n = u64::try_from(n).unwrap_or(u64::MAX).max(1);
+        usize::try_from(self.0.next_u64() % n).unwrap_or_default()
     }
 
     /// Somewhere from `low` up to, not including, `high`.

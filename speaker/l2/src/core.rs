@@ -17,10 +17,11 @@ use crate::segment::Segment;
 use crate::snapshot::{Counters, Snapshot};
 use crate::time::Instant;
 
-/// A turn that starts later than this after the last one: the process was stopped (rule A24).
-const STALL: Duration = Duration::from_millis(120);
-/// The loop turns at least this often while there is a segment.
-const HEARTBEAT: Duration = Duration::from_millis(50);
+/// A turn that starts later than this many h after the core was last called: the process was stopped, for as long as
+/// others need to declare it dead (rule A24).
+const STALL: u32 = 3;
+/// And a turn that takes this many times as long itself was not work, it was stopped too.
+const STALLED_TURN: u32 = 4;
 /// A list that lost more than half is believed when it still says so after this (rule A42).
 const CONFIRM_AFTER: Duration = Duration::from_secs(10);
 /// Smaller lists than this may lose everything without ceremony.
@@ -35,7 +36,9 @@ pub struct Core {
     segments: BTreeMap<u32, Segment>,
     /// A list that lost more than half came then.
     shrank: Option<Instant>,
+    /// When the last turn began, and when the core was last called.
     turned: Option<Instant>,
+    called: Instant,
     leaving: bool,
     left: bool,
 }
@@ -57,6 +60,7 @@ impl Core {
             segments: BTreeMap::new(),
             shrank: None,
             turned: None,
+            called: now,
             leaving: false,
             left: false,
         }
@@ -70,15 +74,19 @@ impl Core {
 
     /// Call first in each turn of the loop, before frames that may have queued up are read.
     pub fn begin_turn(&mut self, now: Instant) -> Turn {
+        let called = self.called;
         self.advance(now);
-        let pause = self.turned.map_or(Duration::ZERO, |turned| self.cx.now.since(turned));
-        self.turned = Some(self.cx.now);
-        if pause <= STALL || self.segments.is_empty() || self.leaving {
+        let turned = self.turned.replace(self.cx.now).unwrap_or(self.cx.now);
+        let stall = self.cx.h() * STALL;
+        // What the core itself was busy with is no stop: peers judge that by its silence.
+        let pause = self.cx.now.since(called);
+        let stopped = pause > stall || self.cx.now.since(turned) > stall * STALLED_TURN;
+        if !stopped || self.segments.is_empty() || self.leaving {
             return Turn::Continue;
         }
         self.cx.counters.stalls += 1;
         self.cx.event(Event::Stalled { pause });
-        self.cx.boot = self.cx.random.boot();
+        self.cx.new_boot();
         for segment in self.segments.values_mut() {
             segment.become_newcomer(&mut self.cx);
         }
@@ -130,7 +138,8 @@ impl Core {
             return None;
         }
         let due = self.segments.values().filter_map(|segment| segment.next_timeout(&self.cx)).min();
-        let heartbeat = (!self.segments.is_empty()).then(|| self.turned.unwrap_or(self.cx.now) + HEARTBEAT);
+        // The loop turns every h, so that a stop shows.
+        let heartbeat = (!self.segments.is_empty()).then(|| self.called + self.cx.h());
         [due, heartbeat].into_iter().flatten().min()
     }
 
@@ -189,6 +198,7 @@ impl Core {
 
     fn advance(&mut self, now: Instant) {
         self.cx.now = self.cx.now.max(now);
+        self.called = self.cx.now;
     }
 
     fn set_interfaces(&mut self, interfaces: Vec<Interface>) {
@@ -262,7 +272,10 @@ impl Core {
             }
             return;
         };
-        let eligible = spec.nodes.contains(&self.cx.config.name) && !self.cx.node.excluded;
+        let node = self.cx.node;
+        let eligible = spec.nodes.contains(&self.cx.config.name)
+            && !node.out_of_service
+            && (!node.excluded || spec.ignore_exclusion);
         let segment = begin_segment(&mut self.segments, &self.cx, iface, self.leaving);
         segment.set_spec(&mut self.cx, &spec, eligible);
     }

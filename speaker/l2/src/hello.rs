@@ -1,4 +1,4 @@
-//! What hellos say and when (rules A10, A11, A14, A15, A19), and SYNC, the whole table on request (A12).
+//! What hellos say and when (rules A7's echoes, A10, A11, A14, A15, A19), and SYNC, the whole table on request (A12).
 //!
 //! Must always hold: `table_version` in a hello is never ahead of the changes that went out before it; a change is
 //! rendered from what is held *now*, so that a repeat never says something that has stopped being true.
@@ -22,7 +22,6 @@ const REPEAT_AFTER: u32 = 1;
 /// The budget of a segment, hellos per second (rule A15).
 const HOLDERS_BUDGET: u32 = 1_000;
 const OTHERS_BUDGET: u32 = 250;
-const SUSPECTS_BESIDE_CHANGES: usize = 4;
 /// The name is told this often (rule A11).
 const NAME_EVERY: Duration = Duration::from_secs(1);
 /// Frames per millisecond of changes and of SYNC each: no receiver's socket overflows.
@@ -30,7 +29,13 @@ const BURST: usize = 16;
 const BURST_PAUSE: Duration = Duration::from_millis(1);
 /// SYNC_REQ sent per second (rule A14), challenges answered per second.
 const REQUESTS_PER_SECOND: u32 = 50;
-const ECHOES_PER_SECOND: u32 = 1_000;
+/// Of known peers, whose challenges are fresh; and of anybody, whose challenges may be recordings.
+const ECHOES_PER_SECOND: u32 = 2_000;
+const ECHOES_PER_SECOND_UNKNOWN: u32 = 100;
+/// Salts that one hello echoes.
+const ECHOES_PER_HELLO: usize = 32;
+/// Tables asked for at a time: more would overflow the socket that hellos come through.
+const TABLES_AT_A_TIME: usize = 2;
 /// A gap is asked about after this, at least: repeats may fill it.
 const GAP_PATIENCE: Duration = Duration::from_millis(15);
 /// Tables being sent at a time.
@@ -55,6 +60,9 @@ pub(crate) struct Hellos {
     sync_next: Option<Instant>,
     requests: Bucket,
     echoes: Bucket,
+    echoes_unknown: Bucket,
+    /// Salts that the next hello echoes.
+    salts: Vec<Salt>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -139,7 +147,7 @@ impl Segment {
         self.open_changes(cx);
         self.send_changes(cx);
         if self.hellos.next.is_none_or(|next| next <= cx.now) {
-            self.send_hello(cx, GROUP, None);
+            self.send_hello(cx);
         }
         self.send_syncs(cx);
     }
@@ -177,7 +185,8 @@ impl Segment {
             budget -= 1;
             let mut hello = self.hello(cx);
             hello.table_version = TableVersion(change.version);
-            hello.suspects.truncate(SUSPECTS_BESIDE_CHANGES);
+            // Regular hellos carry the suspects: room for the changes.
+            hello.suspects.clear();
             for entry in &change.entries {
                 match self.vips.by_addr(entry.vip).and_then(|vip| vip.mine) {
                     Some(mine) => hello.claims.push(Claim {
@@ -200,20 +209,17 @@ impl Segment {
         self.hellos.changes = later;
     }
 
-    fn send_hello(&mut self, cx: &mut Context, to: MacAddr, echo: Option<Salt>) {
+    fn send_hello(&mut self, cx: &mut Context) {
         let mut hello = self.hello(cx);
         let named = self.hellos.named.is_some_and(|at| cx.now.since(at) < NAME_EVERY);
-        if !named || echo.is_some() {
+        hello.echoes = std::mem::take(&mut self.hellos.salts);
+        // Whoever gets to know us by this one should know our name.
+        if !named || !hello.echoes.is_empty() {
             hello.name = Some(cx.config.name.to_string());
+            self.hellos.named = Some(cx.now);
         }
-        if to == GROUP {
-            if !named {
-                self.hellos.named = Some(cx.now);
-            }
-            self.sent_to_all(cx);
-        }
-        hello.echoes.extend(echo);
-        self.send(cx, to, &Message::Hello(hello));
+        self.sent_to_all(cx);
+        self.send(cx, GROUP, &Message::Hello(hello));
     }
 
     /// A hello goes to everybody: the next one is due within what it promises.
@@ -241,7 +247,7 @@ impl Segment {
                 Lifecycle::Leaving => State::Leaving,
             },
             // A node that takes nothing is not waited for when its turn comes (rule A32).
-            able: self.is_able() && !cx.node.cordoned && !cx.node.excluded,
+            able: self.is_able() && !self.node_is_excluded(cx),
             interval_ms: u16::try_from(interval).unwrap_or(u16::MAX),
             // Rule A27 [3].
             reach: 0,
@@ -259,10 +265,16 @@ impl Segment {
         }
     }
 
-    /// Rule A7: proves to the challenger that this is no recording.
-    pub(crate) fn answer_challenge(&mut self, cx: &mut Context, to: MacAddr, salt: Salt) {
-        if !self.is_quiet() && self.hellos.echoes.take(cx.now, ECHOES_PER_SECOND) {
-            self.send_hello(cx, to, Some(salt));
+    /// Rule A7: the next hello, at once or f after the last, proves to the challenger that this is no recording.
+    pub(crate) fn answer_challenge(&mut self, cx: &mut Context, salt: Salt, known: bool) {
+        let granted = if known {
+            self.hellos.echoes.take(cx.now, ECHOES_PER_SECOND)
+        } else {
+            self.hellos.echoes_unknown.take(cx.now, ECHOES_PER_SECOND_UNKNOWN)
+        };
+        if granted && !self.is_quiet() && self.hellos.salts.len() < ECHOES_PER_HELLO {
+            self.hellos.salts.push(salt);
+            self.hello_soon(cx);
         }
     }
 
@@ -270,11 +282,17 @@ impl Segment {
     pub(crate) fn request_table(&mut self, cx: &mut Context, node: NodeId) {
         let now = cx.now;
         let Some(peer) = self.peers.get_mut(node) else { return };
-        if peer.is_gone() {
+        if peer.is_gone() || peer.table.next_request().is_none_or(|at| at > now) {
             return;
         }
-        let Some(from) = peer.table.request(now) else { return };
         let mac = peer.mac;
+        let coming = self.peers.iter().filter(|peer| peer.node != node && peer.table.is_coming(now)).count();
+        let Some(peer) = self.peers.get_mut(node) else { return };
+        if coming >= TABLES_AT_A_TIME {
+            let until = now + cx.random.between(Duration::from_millis(2), Duration::from_millis(6));
+            return peer.table.postpone(until);
+        }
+        let Some(from) = peer.table.request(now) else { return };
         if self.hellos.requests.take(now, REQUESTS_PER_SECOND) {
             self.send(cx, mac, &Message::SyncRequest(TableVersion(from)));
         } else {

@@ -15,7 +15,8 @@ use herald_wire::{Epoch, NodeId};
 use crate::context::{Context, Rule};
 use crate::output::{Cause, Event, Gone, ReleaseReason};
 use crate::ownership::{
-    Candidate, Decision, Eligibility, Gate, Rival, Standing, View, compare, decide, may_hold, rank,
+    Candidate, Candidates, Decision, Eligibility, Gate, Rival, Standing, View, compare, decide, may_hold,
+    rank,
 };
 use crate::peers::Status;
 use crate::segment::Segment;
@@ -283,9 +284,13 @@ impl Segment {
         }
         let rank = match &vip.spec {
             Some(spec) if vip.mine.is_none() => {
-                let me =
-                    Candidate { node: cx.config.node, name: Some(cx.config.name.clone()), listening: false };
-                rank(spec, &me, vip.last_holder, vip.never_held(), &self.candidates)
+                let me = Candidate {
+                    node: cx.config.node,
+                    name: Some(cx.config.name.clone()),
+                    listening: false,
+                    cordoned: cx.node.cordoned,
+                };
+                rank(spec, &me, vip.last_holder, vip.never_held(), self.candidates.of(spec))
             }
             _ => 0,
         };
@@ -303,6 +308,7 @@ impl Segment {
             newest_revision: vip.max_revision,
             free_since,
             rank,
+            cordoned: cx.node.cordoned,
             gate,
             needs_proof: matches!(vip.freed_by, Some((_, Gone::Dead { .. }))),
             probe: needs_probe,
@@ -365,8 +371,7 @@ impl Segment {
             open: self.state == Lifecycle::Active
                 && self.is_able()
                 && self.idle_since.is_none()
-                && !cx.node.cordoned
-                && !cx.node.excluded,
+                && !cx.node.out_of_service,
             not_before: tables.max(self.proof.barred_until.filter(|until| *until > cx.now)),
             proof: self.proof_is_fresh(cx),
         }
@@ -376,6 +381,28 @@ impl Segment {
     fn want_proof(&mut self, cx: &Context) {
         self.proof_wanted_until = cx.now + PROOF_FOR_CLAIMS;
         self.proof_needed(cx);
+    }
+
+    /// Everything that live peers hold is known here.
+    fn tables_are_known(&self) -> bool {
+        self.peers.present().all(|peer| peer.table.is_complete())
+    }
+
+    /// Claims made while nobody could be asked get an epoch of their own once all have been heard.
+    pub(crate) fn confirm_tentative(&mut self, cx: &Context) {
+        if !self.tentative || !self.peers.any_present() || !self.tables_are_known() {
+            return;
+        }
+        self.tentative = false;
+        for id in self.vips.ids() {
+            let Some(vip) = self.vips.get_mut(id) else { continue };
+            let Some(mine) = vip.mine.filter(|mine| mine.tentative) else { continue };
+            vip.max_epoch = Epoch(vip.max_epoch.0.saturating_add(1));
+            let epoch = vip.max_epoch;
+            vip.last_holder = Some(cx.config.node);
+            self.vips.set_mine(id, Some(Mine { epoch, tentative: false, ..mine }));
+            self.changed(id, None, REPEATS);
+        }
     }
 
     /// Does a claim wait for fresh proof?
@@ -389,16 +416,19 @@ impl Segment {
             return;
         }
         self.candidates_stale = false;
-        self.candidates = self
+        let all = self
             .peers
             .present()
             .filter(|peer| peer.able && peer.state != State::Leaving)
             .map(|peer| Candidate {
                 node: peer.node,
                 name: peer.name.clone(),
-                listening: peer.state == State::Listen,
+                // A state of a later version: nothing to count on.
+                listening: peer.state != State::Active,
+                cordoned: peer.cordoned,
             })
             .collect();
+        self.candidates = Candidates::new(all);
     }
 
     /// Rule A34.
@@ -407,13 +437,17 @@ impl Segment {
         let Some(revision) = vip.spec.as_ref().map(|spec| spec.revision) else { return };
         let never_held = vip.never_held();
         let freed_by = vip.freed_by.take();
-        let epoch = Epoch(vip.max_epoch.0.saturating_add(1));
+        // A claim made in ignorance of others must not beat theirs: it is raised when they have been asked.
+        let sure = self.peers.any_present() && self.tables_are_known();
+        let Some(vip) = self.vips.get_mut(id) else { return };
+        let epoch = Epoch(vip.max_epoch.0.saturating_add(u64::from(sure)));
+        self.tentative |= !sure;
         vip.max_epoch = epoch;
         vip.max_revision = vip.max_revision.max(revision);
         vip.last_holder = Some(cx.config.node);
         vip.free_since = None;
         let addr = vip.addr;
-        self.vips.set_mine(id, Some(Mine { epoch, revision, since: cx.now }));
+        self.vips.set_mine(id, Some(Mine { epoch, revision, since: cx.now, tentative: !sure }));
         let peer = |node| self.peers.get(node).map(super::peers::Peer::id);
         let cause = match (from.and_then(peer), freed_by.and_then(|(node, how)| Some((peer(node)?, how)))) {
             (Some(from), _) => Cause::Override { from },

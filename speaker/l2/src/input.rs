@@ -74,6 +74,8 @@ pub struct VipSpec {
     pub preferred: Vec<(NodeName, i32)>,
     /// Probe for a foreign owner before the very first claim (RFC 5227, 150 ms).
     pub conflict_detection: bool,
+    /// Every node bears the exclude label, so that it means nothing: [`NodeState::excluded`] does not count here.
+    pub ignore_exclusion: bool,
     /// The nodes that `status.holders` named when this was read: a hint at start (rule A31).
     pub holders_hint: Vec<NodeName>,
 }
@@ -100,8 +102,10 @@ impl Nodes {
 /// What this node's own Node object says (rule A29).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NodeState {
-    /// `spec.unschedulable`: no new claims.
+    /// `spec.unschedulable`: claims only what no other node takes.
     pub cordoned: bool,
-    /// Label `node.kubernetes.io/exclude-from-external-load-balancers` or the out-of-service taint: holds nothing.
+    /// Label `node.kubernetes.io/exclude-from-external-load-balancers`: holds nothing but what ignores it.
     pub excluded: bool,
+    /// Taint `node.kubernetes.io/out-of-service`: holds nothing.
+    pub out_of_service: bool,
 }

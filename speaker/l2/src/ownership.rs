@@ -5,17 +5,22 @@
 
 use std::cmp::Ordering;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use herald_wire::{Epoch, NodeId, Revision, Vip};
 
 use crate::config::NodeName;
-use crate::input::VipSpec;
+use crate::input::{Nodes, VipSpec};
 use crate::output::ReleaseReason;
 use crate::time::Instant;
 
 /// How long each rank waits for the one before it (rule A33).
 pub(crate) const RANK_STEP: Duration = Duration::from_millis(60);
+/// A cordoned node lets so many ranks pass, then takes what nobody else wanted (rule A29).
+const CORDONED_RANKS: u32 = 8;
+/// A revision that nobody has claimed under for so long fences nothing any more (rule A41).
+const REVISION_FENCE: Duration = Duration::from_mins(1);
 /// A holder whose spec is deleted goes on for this long in case it returns (rule A42).
 pub(crate) const DELETED_HOLD: Duration = Duration::from_secs(2);
 /// A holder that its spec excludes stops after this (rule A42).
@@ -64,9 +69,35 @@ pub(crate) struct Candidate {
     pub(crate) name: Option<NodeName>,
     /// Still in LISTEN: counts for an address that was never held.
     pub(crate) listening: bool,
+    /// Comes after all others (rule A29).
+    pub(crate) cordoned: bool,
 }
 
-/// Rule A32: how many candidates come before `me`.
+/// Those that might, and those of them that the last list of names lets: thousands of addresses share one.
+#[derive(Debug, Default)]
+pub(crate) struct Candidates {
+    all: Vec<Candidate>,
+    listed: Option<(Arc<[NodeName]>, Vec<Candidate>)>,
+}
+
+impl Candidates {
+    pub(crate) fn new(all: Vec<Candidate>) -> Self {
+        Self { all, listed: None }
+    }
+
+    /// Those that the spec lets.
+    pub(crate) fn of(&mut self, spec: &VipSpec) -> &[Candidate] {
+        let Nodes::Listed(names) = &spec.nodes else { return &self.all };
+        let known = self.listed.as_ref().is_some_and(|(listed, _)| Arc::ptr_eq(listed, names));
+        if !known {
+            let may = |candidate: &&Candidate| may_hold(spec, candidate.name.as_ref());
+            self.listed = Some((Arc::clone(names), self.all.iter().filter(may).cloned().collect()));
+        }
+        self.listed.as_ref().map_or(&[], |(_, candidates)| candidates)
+    }
+}
+
+/// Rule A32: how many of those that the spec lets come before `me`.
 pub(crate) fn rank(
     spec: &VipSpec,
     me: &Candidate,
@@ -85,13 +116,12 @@ pub(crate) fn rank(
             // Nobody here has seen a claim yet: after a restart of everything, status is the memory (rule A31).
             None => candidate.name.as_ref().is_some_and(|name| spec.holders_hint.contains(name)),
         };
-        (held_last, weight, rendezvous(spec.vip, candidate.node))
+        (!candidate.cordoned, held_last, weight, rendezvous(spec.vip, candidate.node))
     };
     let mine = key(me);
     let before = candidates
         .iter()
-        .filter(|candidate| never_held || !candidate.listening)
-        .filter(|candidate| may_hold(spec, candidate.name.as_ref()) && key(candidate) > mine)
+        .filter(|candidate| (never_held || !candidate.listening) && key(candidate) > mine)
         .count();
     u32::try_from(before).unwrap_or(u32::MAX)
 }
@@ -99,9 +129,9 @@ pub(crate) fn rank(
 /// Does the spec name this node? One whose name is not known yet is named by `All` only.
 pub(crate) fn may_hold(spec: &VipSpec, name: Option<&NodeName>) -> bool {
     match (&spec.nodes, name) {
-        (crate::input::Nodes::All, _) => true,
+        (Nodes::All, _) => true,
         (nodes, Some(name)) => nodes.contains(name),
-        (crate::input::Nodes::Listed(_), None) => false,
+        (Nodes::Listed(_), None) => false,
     }
 }
 
@@ -146,6 +176,8 @@ pub(crate) struct View {
     pub(crate) free_since: Instant,
     /// My rank (rule A32).
     pub(crate) rank: u32,
+    /// My node is cordoned.
+    pub(crate) cordoned: bool,
     /// The conditions that are the same for all addresses of a segment.
     pub(crate) gate: Gate,
     /// Its holder was suspected: claims want fresh proof.
@@ -157,7 +189,7 @@ pub(crate) struct View {
 /// What a segment must fulfil before anything may be claimed on it (rules A24, A26, A33).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Gate {
-    /// ACTIVE, able, not cordoned, not leaving, not idle.
+    /// ACTIVE, able, not leaving, not idle.
     pub(crate) open: bool,
     /// Nothing is claimed before this: after being mute, or until every table is known.
     pub(crate) not_before: Option<Instant>,
@@ -239,13 +271,15 @@ fn decide_override(view: &View, rival: &Rival) -> Decision {
 
 fn decide_free(view: &View) -> Decision {
     // Rule A41: somebody works with a newer spec, which may exclude me.
-    if view.revision < view.newest_revision {
-        return Decision::Rest;
+    let fence = view.free_since + REVISION_FENCE;
+    if view.revision < view.newest_revision && view.now < fence {
+        return Decision::Wait(fence);
     }
     if !view.gate.open {
         return Decision::Blocked;
     }
-    let turn = (view.free_since + RANK_STEP * view.rank)
+    let ranks = if view.cordoned { view.rank.saturating_add(CORDONED_RANKS) } else { view.rank };
+    let turn = (view.free_since + RANK_STEP * ranks)
         .max(view.gate.not_before.unwrap_or_default())
         .max(view.hint_until.unwrap_or_default());
     if view.now < turn {

@@ -22,10 +22,13 @@ use crate::time::Instant;
 const CAPACITY: usize = 4_096;
 /// Challenges that wait for their answer.
 const PENDING: usize = 256;
-/// Challenges sent per second, in all (rule A7).
+/// Challenges sent per second (rule A7): to nodes that are heard in another boot, and to nodes that are not heard.
+/// The second are those that wait to be let in; the first are mostly recordings.
 const CHALLENGES_PER_SECOND: u32 = 20;
-/// A challenge is sent again after this.
+const CHALLENGES_PER_SECOND_UNHEARD: u32 = 200;
+/// A challenge is sent again after this, then twice this, and so on: recordings die out.
 const CHALLENGE_RETRY: Duration = Duration::from_millis(50);
+const CHALLENGE_DOUBLINGS: u32 = 8;
 /// A peer that is gone is forgotten after this (rule A21).
 pub(crate) const FORGET: Duration = Duration::from_mins(1);
 
@@ -39,6 +42,8 @@ pub(crate) struct Peer {
     pub(crate) name: Option<NodeName>,
     pub(crate) state: State,
     pub(crate) able: bool,
+    /// Comes last when ranks are reckoned (rule A29).
+    pub(crate) cordoned: bool,
     pub(crate) reach: u16,
     pub(crate) interval: Duration,
     pub(crate) ipv4: Option<Ipv4Addr>,
@@ -66,7 +71,7 @@ pub(crate) enum Status {
 }
 
 /// What a frame's header says about its sender, verified.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Triple {
     pub(crate) node: NodeId,
     pub(crate) boot: Boot,
@@ -97,18 +102,19 @@ pub(crate) enum Accepted {
 
 #[derive(Clone, Copy, Debug)]
 struct Pending {
-    triple: Triple,
     salt: Salt,
     sent: Instant,
+    tries: u32,
 }
 
 /// All peers of a segment.
 #[derive(Debug, Default)]
 pub(crate) struct Peers {
     map: BTreeMap<NodeId, Peer>,
-    pending: BTreeMap<NodeId, Pending>,
+    pending: BTreeMap<Triple, Pending>,
     timers: BinaryHeap<Reverse<(Instant, NodeId)>>,
     challenged: Bucket,
+    challenged_unheard: Bucket,
 }
 
 impl Peer {
@@ -133,6 +139,7 @@ impl Peer {
             name: None,
             state: hello.state,
             able: hello.able,
+            cordoned: false,
             reach: hello.reach,
             interval: Duration::ZERO,
             ipv4: None,
@@ -218,24 +225,32 @@ impl Peers {
 
     /// Whether to challenge this triple now, and with which salt (rule A7).
     pub(crate) fn challenge(&mut self, triple: Triple, now: Instant, salt: Salt) -> Option<Salt> {
-        if let Some(pending) = self.pending.get(&triple.node) {
-            let again = now.since(pending.sent) >= CHALLENGE_RETRY;
-            if !again {
-                return None;
-            }
-        }
-        if self.pending.len() >= PENDING {
-            self.pending.retain(|_, pending| now.since(pending.sent) < Duration::from_secs(1));
-        }
-        if self.pending.len() >= PENDING || !self.challenged.take(now, CHALLENGES_PER_SECOND) {
+        let known = self.pending.get(&triple).copied();
+        if let Some(Pending { sent, tries, .. }) = known
+            && now.since(sent) < CHALLENGE_RETRY * 2u32.pow(tries.min(CHALLENGE_DOUBLINGS))
+        {
             return None;
         }
-        // The same triple gets the same salt again, so that a late answer to the first still counts.
-        let salt = match self.pending.get(&triple.node) {
-            Some(pending) if pending.triple == triple => pending.salt,
-            _ => salt,
+        let heard = self.map.get(&triple.node).is_some_and(|peer| !peer.is_gone());
+        let granted = if heard {
+            self.challenged.take(now, CHALLENGES_PER_SECOND)
+        } else {
+            self.challenged_unheard.take(now, CHALLENGES_PER_SECOND_UNHEARD)
         };
-        self.pending.insert(triple.node, Pending { triple, salt, sent: now });
+        if !granted {
+            return None;
+        }
+        if known.is_none() && self.pending.len() >= PENDING {
+            // Who never answered, for the longest, goes.
+            let worst = self.pending.iter().max_by_key(|(_, pending)| (pending.tries, Reverse(pending.sent)));
+            if let Some(triple) = worst.map(|(triple, _)| *triple) {
+                self.pending.remove(&triple);
+            }
+        }
+        // The same triple gets the same salt again, so that a late answer to the first still counts.
+        let salt = known.map_or(salt, |pending| pending.salt);
+        let tries = known.map_or(0, |pending| pending.tries + 1);
+        self.pending.insert(triple, Pending { salt, sent: now, tries });
         Some(salt)
     }
 
@@ -248,14 +263,11 @@ impl Peers {
         hello: &Hello,
         now: Instant,
     ) -> Accepted {
-        let proven = self
-            .pending
-            .get(&triple.node)
-            .is_some_and(|pending| pending.triple == triple && hello.echoes.contains(&pending.salt));
+        let proven = self.pending.get(&triple).is_some_and(|pending| hello.echoes.contains(&pending.salt));
         if !proven || (!self.map.contains_key(&triple.node) && self.map.len() >= CAPACITY) {
             return Accepted::No;
         }
-        self.pending.remove(&triple.node);
+        self.pending.retain(|waiting, _| waiting.node != triple.node);
         match self.map.insert(triple.node, Peer::new(triple, counter, mac, hello, now)) {
             None => Accepted::New,
             Some(before) => Accepted::Again(Box::new(before)),

@@ -47,7 +47,6 @@ pub(crate) struct Proof {
     gateways: Vec<Client>,
     pub(crate) barred_until: Option<Instant>,
     mute_told: bool,
-    turn: usize,
 }
 
 impl Proof {
@@ -117,8 +116,8 @@ impl Segment {
         let mut peers: Vec<MacAddr> =
             self.peers.present().filter(|peer| !peer.is_suspected()).map(|peer| peer.mac).collect();
         if !peers.is_empty() {
-            self.proof.turn = (self.proof.turn + 1) % peers.len();
-            peers.rotate_left(self.proof.turn);
+            let first = cx.random.below(peers.len());
+            peers.rotate_left(first);
             peers.truncate(PEERS_ASKED);
             let salt = cx.random.salt();
             self.proof.salts.push((salt, now));

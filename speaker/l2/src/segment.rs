@@ -6,8 +6,10 @@ use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use herald_wire::ethernet::Ethernet;
-use herald_wire::hello::{Bye, Flags, GROUP, Header, Hello, Message, Reason, Refused, Sealed, State, Verifier};
-use herald_wire::{Counter, Frame, IfIndex, MacAddr, NodeId, Payload, TableVersion, WireError};
+use herald_wire::hello::{
+    Bye, Flags, GROUP, Header, Hello, Message, Reason, Refused, Sealed, State, Verifier,
+};
+use herald_wire::{Boot, Counter, Frame, IfIndex, MacAddr, NodeId, Payload, Salt, TableVersion, WireError};
 
 use crate::alone::Alone;
 use crate::announce::Announcer;
@@ -15,7 +17,7 @@ use crate::context::{Context, Rule};
 use crate::hello::Hellos;
 use crate::input::Interface;
 use crate::output::{Event, Gone, Output, ReleaseReason};
-use crate::ownership::{Candidate, Gate};
+use crate::ownership::{Candidates, Gate};
 use crate::peers::{Accepted, Admission, Peer, Peers, Status, Triple};
 use crate::proof::Proof;
 use crate::snapshot::Lifecycle;
@@ -30,6 +32,12 @@ const IDLE_FOR: Duration = Duration::from_secs(5);
 /// A leaver answers until everything is claimed, at most this long (rule A44).
 const LEAVE_WITHIN: Duration = Duration::from_secs(1);
 const BYES: u8 = 3;
+/// Ethernet's own.
+const MTU: u32 = 1_500;
+/// A frame of our own that comes back at once (rule A52); a recording of one does not.
+const LOOP_WITHIN: u64 = 64;
+/// Between two challenges of a machine with our own id.
+const NAMESAKE_EVERY: Duration = Duration::from_secs(1);
 /// Conditions that a stranger's frames could repeat are told at most this often.
 const TELL_EVERY: Duration = Duration::from_mins(1);
 
@@ -41,15 +49,18 @@ pub(crate) struct Segment {
     pub(crate) active_since: Option<Instant>,
     /// Another interface of this node is on the same segment and was heard last at this moment (rule A52).
     pub(crate) idle_since: Option<Instant>,
-    counter: u64,
     pub(crate) peers: Peers,
     pub(crate) vips: VipTable,
     pub(crate) hellos: Hellos,
     pub(crate) proof: Proof,
     pub(crate) announcer: Announcer,
     pub(crate) alone: Alone,
-    pub(crate) candidates: Vec<Candidate>,
+    pub(crate) candidates: Candidates,
     pub(crate) candidates_stale: bool,
+    /// Something is held under an epoch that is not raised yet, because others could not be asked.
+    pub(crate) tentative: bool,
+    /// Specs for which the exclude label does not count.
+    pub(crate) ignoring_exclusion: usize,
     pub(crate) last_gate: Option<Gate>,
     pub(crate) hold_rate_until: Instant,
     pub(crate) proof_wanted_until: Instant,
@@ -58,6 +69,8 @@ pub(crate) struct Segment {
     pub(crate) interest_stale: bool,
     leaving: Option<Leaving>,
     told_duplicate: Option<Instant>,
+    /// What a machine with our node id was asked to echo, and when.
+    namesake_asked: Option<(Salt, Instant)>,
     told_version: Option<Instant>,
 }
 
@@ -76,15 +89,16 @@ impl Segment {
             state: Lifecycle::Listen,
             active_since: None,
             idle_since: None,
-            counter: 0,
             peers: Peers::default(),
             vips: VipTable::default(),
             hellos: Hellos::default(),
             proof: Proof::default(),
             announcer: Announcer::default(),
             alone: Alone::default(),
-            candidates: Vec::new(),
+            candidates: Candidates::default(),
             candidates_stale: true,
+            tentative: false,
+            ignoring_exclusion: 0,
             last_gate: None,
             hold_rate_until: Instant::default(),
             proof_wanted_until: Instant::default(),
@@ -93,6 +107,7 @@ impl Segment {
             interest_stale: true,
             leaving: None,
             told_duplicate: None,
+            namesake_asked: None,
             told_version: None,
         }
     }
@@ -162,8 +177,10 @@ impl Segment {
             Err(Refused::ForeignCluster(_)) => return refused.foreign_cluster += 1,
             Err(Refused::UnknownKey(_)) => return refused.unknown_key += 1,
             Err(Refused::BadTag) => return refused.forged += 1,
-            Err(Refused::Loop { ifindex, .. }) => return self.own_frame(cx, ifindex),
-            Err(Refused::DuplicateNode(_)) => return self.duplicate_node(cx, ethernet.source),
+            Err(Refused::Loop { ifindex, counter }) => return self.own_frame(cx, ifindex, counter),
+            Err(Refused::DuplicateNode(boot)) => {
+                return self.namesake(cx, ethernet.source, boot, sealed);
+            }
         };
         if self.idle_since.is_some() || self.leaving.is_some_and(|leaving| leaving.byes > BYES) {
             return;
@@ -175,19 +192,33 @@ impl Segment {
             return cx.counters.refused.replayed += 1;
         }
         let Ok(message) = verified.message() else { return cx.counters.refused.malformed += 1 };
+        // The authenticated Ethernet address is the one inside.
+        if let Message::Hello(hello) = &message
+            && hello.mac != ethernet.source
+        {
+            return cx.counters.refused.forged += 1;
+        }
         cx.counters.hellos_accepted += 1;
         self.somebody_is_there(cx);
         match admission {
-            Admission::Known { in_order } => self.handle_message(cx, ethernet, triple, &message, in_order),
+            Admission::Known { in_order } => {
+                if let Some(peer) = self.peers.get_mut(triple.node) {
+                    let cordoned = header.flags.contains(Flags::CORDONED);
+                    self.candidates_stale |= cordoned != std::mem::replace(&mut peer.cordoned, cordoned);
+                }
+                self.handle_message(cx, ethernet, triple, &message, in_order);
+            }
             _ => self.handle_unknown(cx, ethernet, triple, header.counter, &message),
         }
     }
 
     /// Rule A52: own frame, on another interface.
-    fn own_frame(&mut self, cx: &mut Context, sent_by: IfIndex) {
+    fn own_frame(&mut self, cx: &mut Context, sent_by: IfIndex, counter: Counter) {
         cx.counters.refused.own_id += 1;
         let (used, idle) = (sent_by.0, self.ifindex());
-        if used >= idle {
+        let sent = cx.sent.get(&used).copied().unwrap_or_default();
+        let fresh = counter.0 <= sent && sent - counter.0 < LOOP_WITHIN;
+        if used >= idle || !fresh {
             return;
         }
         if self.idle_since.is_none() {
@@ -196,12 +227,33 @@ impl Segment {
         self.idle_since = Some(cx.now);
     }
 
-    fn duplicate_node(&mut self, cx: &mut Context, mac: MacAddr) {
+    /// Rule A5: another machine speaks with our node id, or a recording of ours does. Only the machine can echo.
+    fn namesake(&mut self, cx: &mut Context, mac: MacAddr, boot: Boot, sealed: &Sealed<'_>) {
         cx.counters.refused.own_id += 1;
-        let ifindex = self.ifindex();
-        if mac != self.iface.mac && self.told_duplicate.is_none_or(|at| cx.now.since(at) >= TELL_EVERY) {
-            self.told_duplicate = Some(cx.now);
-            cx.event(Event::DuplicateNode { ifindex, mac });
+        if mac == self.iface.mac || cx.old_boots.contains(&boot) {
+            return;
+        }
+        // The tag was right; to read the message, it must not be ours.
+        let verifier = Verifier { cluster: cx.config.cluster, node: NodeId(0), boot, keys: &cx.config.keys };
+        let message = verifier.verify(sealed).ok().and_then(|verified| verified.message().ok());
+        let (ifindex, now) = (self.ifindex(), cx.now);
+        match message {
+            Some(Message::Challenge(salt)) => self.answer_challenge(cx, salt, false),
+            Some(Message::Hello(hello))
+                if self.namesake_asked.is_some_and(|(salt, _)| hello.echoes.contains(&salt)) =>
+            {
+                let told = self.told_duplicate.is_some_and(|at| now.since(at) < TELL_EVERY);
+                if !told {
+                    self.told_duplicate = Some(now);
+                    cx.event(Event::DuplicateNode { ifindex, mac });
+                }
+            }
+            _ if self.namesake_asked.is_none_or(|(_, at)| now.since(at) >= NAMESAKE_EVERY) => {
+                let salt = cx.random.salt();
+                self.namesake_asked = Some((salt, now));
+                self.send(cx, mac, &Message::Challenge(salt));
+            }
+            _ => {}
         }
     }
 
@@ -215,7 +267,7 @@ impl Segment {
         message: &Message,
     ) {
         if let Message::Challenge(salt) = message {
-            self.answer_challenge(cx, ethernet.source, *salt);
+            self.answer_challenge(cx, *salt, false);
         }
         if let Message::Hello(hello) = message {
             match self.peers.accept(triple, counter, ethernet.source, hello, cx.now) {
@@ -286,7 +338,7 @@ impl Segment {
         }
         match message {
             Message::Hello(hello) => self.hear_hello(cx, ethernet, triple, hello, in_order),
-            Message::Challenge(salt) => self.answer_challenge(cx, ethernet.source, *salt),
+            Message::Challenge(salt) => self.answer_challenge(cx, *salt, true),
             Message::SyncRequest(_) => self.table_requested(cx, ethernet.source),
             // Parts that come late, or from a peer that is dead to us, would bring back what is over.
             Message::Sync(_) if !in_order || peer.is_gone() => {}
@@ -379,21 +431,26 @@ impl Segment {
 
     /// Seals and sends one message.
     pub(crate) fn send(&mut self, cx: &mut Context, to: MacAddr, message: &Message) {
-        self.counter += 1;
         let header = Header {
             cluster: cx.config.cluster,
             node: cx.config.node,
             boot: cx.boot,
             ifindex: IfIndex(self.ifindex()),
-            counter: Counter(self.counter),
-            key: cx.config.keys.ids().iter().next_back().unwrap_or_default(),
-            flags: Flags::NONE,
+            counter: cx.next_counter(self.ifindex()),
+            // Until rule A8 [3]: the key that everybody has longest.
+            key: cx.config.keys.ids().iter().next().unwrap_or_default(),
+            flags: if cx.node.cordoned { Flags::CORDONED } else { Flags::NONE },
         };
         let ethernet = Ethernet::new(to, self.iface.mac);
-        // Lists are cut to fit the smallest Ethernet MTU; a key ring without keys can say nothing.
-        if let Ok(frame) = cx.config.keys.seal(ethernet, &header, message, self.iface.mtu) {
-            cx.counters.hellos_sent += 1;
-            cx.transmit(self.ifindex(), frame);
+        // What a jumbo interface could send, a switch on the way to its peers may not pass.
+        let mtu = self.iface.mtu.min(MTU);
+        match cx.config.keys.seal(ethernet, &header, message, mtu) {
+            Ok(frame) => {
+                cx.counters.hellos_sent += 1;
+                cx.transmit(self.ifindex(), frame);
+            }
+            // Lists are cut to fit an MTU of 1,280; only a ring without keys comes here otherwise.
+            Err(_) => cx.counters.unsealed += 1,
         }
     }
 
@@ -416,6 +473,7 @@ impl Segment {
 
     /// After anything but a client's question: decisions that waited, then what has to be said now.
     pub(crate) fn settle(&mut self, cx: &mut Context) {
+        self.confirm_tentative(cx);
         self.evaluate_blocked(cx);
         self.hello_tick(cx);
         self.announce_tick(cx);
@@ -470,6 +528,7 @@ impl Segment {
         self.listen_since = self.iface.carrier.then_some(cx.now);
         self.active_since = None;
         self.hellos = Hellos::default();
+        self.tentative = false;
         self.proof = Proof::default();
         self.candidates_stale = true;
         // Who fell silent meanwhile gets a whole new chance to be heard.

@@ -156,6 +156,8 @@ pub struct Counters {
     pub challenges: u64,
     /// Times the loop stood still for too long (rule A24).
     pub stalls: u64,
+    /// Messages that could not be sealed: no key.
+    pub unsealed: u64,
     /// Entries turned away because a table was full.
     pub table_full: u64,
 }

@@ -14,6 +14,11 @@ use crate::segment::Segment;
 use crate::vips::{Mine, VipId};
 
 impl Segment {
+    /// The node takes nothing here, whatever the spec: nobody has to wait for it (rule A32).
+    pub(crate) fn node_is_excluded(&self, cx: &Context) -> bool {
+        cx.node.out_of_service || (cx.node.excluded && self.ignoring_exclusion == 0)
+    }
+
     /// A spec is new or has changed; `eligible`: it, the node and the interface let this node hold the address.
     pub(crate) fn set_spec(&mut self, cx: &mut Context, spec: &Arc<VipSpec>, eligible: bool) {
         let Some(id) = self.vips.find_or_insert(spec.vip, cx.now) else {
@@ -38,6 +43,8 @@ impl Segment {
             self.changed(id, None, 3);
         }
         self.count_named(&cx.config.name.clone(), before.as_deref(), Some(spec));
+        self.ignoring_exclusion += usize::from(spec.ignore_exclusion);
+        self.ignoring_exclusion -= usize::from(before.is_some_and(|before| before.ignore_exclusion));
         self.join_or_leave(cx, id);
         self.evaluate(cx, id);
     }
@@ -50,6 +57,7 @@ impl Segment {
         vip.eligibility = Eligibility::NoSpec(cx.now);
         let held = vip.mine.is_some();
         self.count_named(&cx.config.name.clone(), Some(&before), None);
+        self.ignoring_exclusion -= usize::from(before.ignore_exclusion);
         if held && moved {
             self.release(cx, id, ReleaseReason::InterfaceChanged);
         }

@@ -15,6 +15,8 @@ const AHEAD: usize = 1_024;
 const PARTS: u16 = 4_096;
 /// A SYNC_REQ without any answer is sent again after this.
 const RETRY: Duration = Duration::from_millis(100);
+/// A SYNC that brings nothing for so long has lost its rest.
+const COMING: Duration = Duration::from_millis(20);
 /// A table that stays unknown for this long holds up no claim (rule A33).
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -27,6 +29,8 @@ pub(crate) struct Table {
     synced: bool,
     incomplete_since: Option<Instant>,
     request_at: Option<Instant>,
+    /// When a request went out or a part came in last.
+    received: Option<Instant>,
     assembly: Option<Assembly>,
 }
 
@@ -90,22 +94,23 @@ impl Table {
             return None;
         }
         self.highest = self.highest.max(version);
-        let current = self.assembly.as_ref().is_some_and(|a| (a.version, a.total) == (version, total));
-        if !current {
-            if self.assembly.as_ref().is_some_and(|a| a.version > version) {
-                return None;
-            }
-            self.assembly =
-                Some(Assembly { version, total, parts: BTreeSet::new(), listed: BTreeSet::new() });
-        }
-        let assembly = self.assembly.as_mut()?;
+        // A part rendered later than the first is fresher, and changes in between come by hello: they mix.
+        let assembly = self.assembly.get_or_insert_with(|| Assembly {
+            version,
+            total,
+            parts: BTreeSet::new(),
+            listed: BTreeSet::new(),
+        });
+        assembly.version = assembly.version.min(version);
+        assembly.total = assembly.total.max(total);
         assembly.parts.insert(index);
         assembly.listed.extend(claims);
         if assembly.parts.len() < usize::from(assembly.total) {
             self.request_at = Some(now + RETRY);
+            self.received = Some(now);
             return None;
         }
-        let listed = self.assembly.take()?.listed;
+        let Assembly { version, listed, .. } = self.assembly.take()?;
         self.known = version;
         self.synced = true;
         self.advance();
@@ -117,12 +122,18 @@ impl Table {
     pub(crate) fn request(&mut self, now: Instant) -> Option<u64> {
         self.request_at.filter(|at| *at <= now)?;
         self.request_at = Some(now + RETRY);
+        self.received = Some(now);
         Some(self.known)
     }
 
     /// The request could not be sent now.
     pub(crate) fn postpone(&mut self, until: Instant) {
         self.request_at = Some(until);
+    }
+
+    /// Is it on its way here just now?
+    pub(crate) fn is_coming(&self, now: Instant) -> bool {
+        !self.is_complete() && self.received.is_some_and(|at| now.since(at) < COMING)
     }
 
     pub(crate) fn next_request(&self) -> Option<Instant> {

@@ -73,6 +73,8 @@ pub(crate) struct Mine {
     pub(crate) epoch: Epoch,
     pub(crate) revision: Revision,
     pub(crate) since: Instant,
+    /// Made while nobody could be asked: its epoch is not raised yet.
+    pub(crate) tentative: bool,
 }
 
 /// A peer's claim.
@@ -118,7 +120,7 @@ impl Vip {
 
     /// Nobody has been seen holding it since this speaker started.
     pub(crate) fn never_held(&self) -> bool {
-        self.max_epoch == Epoch(0)
+        self.max_epoch == Epoch(0) && self.last_holder.is_none()
     }
 
     /// Remembers who asks, newest last.

@@ -2,6 +2,11 @@
 //! in tests/sim has switches, clients and faults; this has none.
 
 #![allow(dead_code, reason = "each test file takes what it needs")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "test support: whatever is wrong fails the test"
+)]
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -93,6 +98,7 @@ pub(crate) fn spec(vip: &str, revision: u64) -> VipSpec {
         interfaces: Vec::new(),
         preferred: Vec::new(),
         conflict_detection: false,
+        ignore_exclusion: false,
         holders_hint: Vec::new(),
     }
 }
