@@ -32,6 +32,9 @@ pub(crate) struct Lan {
     /// Everything sent, for tests that look at it.
     pub(crate) frames: Vec<(Instant, usize, Vec<u8>)>,
     pub(crate) gateway: bool,
+    /// Of 1,000 deliveries so many are lost, each on its own.
+    pub(crate) loss: u64,
+    dice: u64,
 }
 
 pub(crate) struct Node {
@@ -116,6 +119,8 @@ impl Lan {
             log: Vec::new(),
             frames: Vec::new(),
             gateway: true,
+            loss: 0,
+            dice: 1,
         };
         for node in 0..lan.nodes.len() {
             lan.input(node, Input::Interfaces(vec![interface(node)]));
@@ -154,7 +159,7 @@ impl Lan {
         if node != usize::MAX && self.nodes[node].cut {
             return;
         }
-        if self.gateway {
+        if self.gateway && self.roll() >= self.loss {
             self.gateway_hears(&bytes);
         }
         self.sent += 1;
@@ -216,11 +221,24 @@ impl Lan {
         }
     }
 
+    pub(crate) fn seed(&mut self, seed: u64) {
+        self.dice = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    }
+
+    /// 0 to 999 (xorshift64*, Vigna 2016).
+    fn roll(&mut self) -> u64 {
+        self.dice ^= self.dice >> 12;
+        self.dice ^= self.dice << 25;
+        self.dice ^= self.dice >> 27;
+        (self.dice.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) % 1_000
+    }
+
     fn deliver(&mut self, from: usize, bytes: &[u8]) {
         let destination = MacAddr::from(<[u8; 6]>::try_from(&bytes[..6]).unwrap());
         for node in 0..self.nodes.len() {
             let mine = destination.is_multicast() || destination == mac(node);
-            if node != from && mine && self.nodes[node].on && !self.nodes[node].cut {
+            let lost = self.roll() < self.loss;
+            if node != from && mine && self.nodes[node].on && !self.nodes[node].cut && !lost {
                 self.turn(node, Some(bytes));
             }
         }
