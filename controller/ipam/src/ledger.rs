@@ -113,9 +113,11 @@ impl Ledger {
             || self.entries.get(&address).is_some_and(|entry| version < entry.known)
     }
 
-    /// The watch has caught up with the release of an address.
-    pub(crate) fn forget_release(&mut self, address: IpAddr) {
-        self.released.remove(&address);
+    /// The watch has come to `version` of an address: a release before that need not be remembered.
+    pub(crate) fn caught_up(&mut self, address: IpAddr, version: Version) {
+        if self.released.get(&address).is_some_and(|released| *released <= version) {
+            self.released.remove(&address);
+        }
     }
 
     /// The next address that came free.

@@ -49,6 +49,10 @@ type Nothing = (Refusal, Vec<Wait>);
 impl Situation<'_> {
     /// Decides.
     pub(crate) fn plan(&self) -> Plan {
+        if self.request.terminating {
+            let refusal = self.has.is_empty().then_some(Refusal::Terminating);
+            return Plan { target: self.has, refusal, waits: Vec::new() };
+        }
         match self.find() {
             Ok((target, waits)) => Plan { refusal: self.complaint(target), target, waits },
             Err((refusal, waits)) => Plan { target: self.keeps(), refusal: Some(refusal), waits },

@@ -48,6 +48,8 @@ pub enum Refusal {
         /// Why Herald would not give it.
         no: Box<Refusal>,
     },
+    /// The Service is being deleted: it is given nothing new.
+    Terminating,
     /// Nothing is missing, but an address it has is in no pool any more. It keeps it.
     OutsidePools {
         /// The address.
@@ -144,6 +146,7 @@ impl Refusal {
             Self::DifferentPools { .. } => "AddressesInDifferentPools",
             Self::NoPoolGives { .. } => "NoAddressAvailable",
             Self::AdoptionRefused { .. } => "AdoptionRefused",
+            Self::Terminating => "ServiceTerminating",
             Self::OutsidePools { .. } => "AddressOutsidePools",
             Self::NoLongerGranted { .. } => "NoLongerGranted",
             Self::WriteRefused { .. } => "WriteRefused",
@@ -201,6 +204,10 @@ impl fmt::Display for Refusal {
                 f,
                 "the Service already shows {address}, which Herald has not given and would not give: {no}; \
                  or clear status.loadBalancer to get another address"
+            ),
+            Self::Terminating => f.write_str(
+                "the Service is being deleted and is given nothing new; if it stays like this, look for the finalizer \
+                 that holds it",
             ),
             Self::OutsidePools { address, pool: Some(pool) } => write!(
                 f,

@@ -28,6 +28,8 @@ pub struct ServiceRequest {
     pub wanted: Result<Wanted, RequestError>,
     /// `status.loadBalancer.ingress[].ip` now.
     pub shown: Vec<IpAddr>,
+    /// Whether it has a `metadata.deletionTimestamp`: it keeps what it has (rule B10) and is given nothing new.
+    pub terminating: bool,
 }
 
 /// Which families a Service gets, the primary one first.

@@ -84,6 +84,8 @@ pub struct Service {
     pub class: Option<String>,
     /// `spec.ipFamilyPolicy` and `spec.ipFamilies`.
     pub families: Families,
+    /// Whether it has a `metadata.deletionTimestamp`.
+    pub terminating: bool,
     /// What it asks for.
     pub wanted: Result<Wanted, RequestError>,
     /// `status.loadBalancer.ingress`.
@@ -102,6 +104,7 @@ impl From<ServiceObject> for Service {
         let pool_shown = format!("{}{IP_ALLOCATED_FROM_POOL}", ours());
         Self {
             version: super::version(&metadata),
+            terminating: metadata.deletion_timestamp.is_some(),
             created: super::created(&metadata),
             wanted: Wanted::parse(annotations.unwrap_or(&none), spec.load_balancer_ip.as_deref()),
             pool_shown: annotations.and_then(|annotations| annotations.get(&pool_shown).cloned()),
@@ -168,6 +171,7 @@ impl Service {
             families: self.families,
             wanted: self.wanted.clone(),
             shown: self.shown(),
+            terminating: self.terminating,
         }
     }
 }
@@ -202,6 +206,7 @@ fn lean_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMet
         uid: Option<String>,
         resource_version: Option<String>,
         creation_timestamp: Option<Time>,
+        deletion_timestamp: Option<Time>,
         labels: Option<BTreeMap<String, String>>,
         annotations: Option<BTreeMap<String, String>>,
     }
@@ -213,6 +218,7 @@ fn lean_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMet
         uid: lean.uid,
         resource_version: lean.resource_version,
         creation_timestamp: lean.creation_timestamp,
+        deletion_timestamp: lean.deletion_timestamp,
         labels: lean.labels,
         annotations: lean
             .annotations

@@ -17,7 +17,7 @@ impl Allocator {
         if self.ledger.is_history(address, record.version) {
             return;
         }
-        self.ledger.forget_release(address);
+        self.ledger.caught_up(address, record.version);
         self.ledger.update(address, |entry| {
             entry.known = record.version;
             entry.pool = record.pool.clone().or(entry.pool.take());
@@ -30,13 +30,15 @@ impl Allocator {
     }
 
     pub(super) fn address_deleted(&mut self, address: IpAddr, version: Version) {
-        let known = version != Version::default();
-        if known && self.ledger.is_history(address, version) {
+        let version = if version == Version::default() { Version(u64::MAX) } else { version };
+        self.ledger.caught_up(address, version);
+        if self.ledger.is_history(address, version) {
             return;
         }
-        self.ledger.forget_release(address);
         self.ledger.update(address, |entry| {
-            entry.known = entry.known.max(version);
+            if version < Version(u64::MAX) {
+                entry.known = version;
+            }
             entry.unread = entry.writing;
             entry.record = None;
         });

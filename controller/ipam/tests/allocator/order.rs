@@ -63,6 +63,7 @@ fn services() -> impl Strategy<Value = Vec<ServiceRequest>> {
                     families,
                     wanted: Ok(wanted),
                     shown,
+                    terminating: false,
                 }
             };
         all.into_iter().enumerate().map(one).collect()

@@ -487,3 +487,21 @@ fn refused_writes_keep_everything_and_are_tried_again() {
     world.settle();
     assert_eq!(world.lbips.len(), 0);
 }
+
+#[test]
+fn a_service_that_is_being_deleted_keeps_its_address_and_gets_no_other() {
+    let mut world = settled(&[pool("p", &["10.0.0.1"]), pool("q", &["10.0.1.1"])]);
+    for name in ["has", "waits"] {
+        world.create_service(name, 0, V4, from_pool("p"));
+        world.settle();
+        world.services.get_mut(&service(name)).unwrap().request.terminating = true;
+    }
+    world.ask("has", V4, from_pool("q"));
+    world.ask("waits", V4, from_pool("q"));
+    world.settle();
+    assert_eq!((world.shown("has"), world.shown("waits")), (vec!["10.0.0.1".to_owned()], vec![]));
+    assert!(world.refusal("waits").contains("is being deleted"), "{}", world.refusal("waits"));
+    world.delete_service("has");
+    world.settle();
+    assert_eq!(world.lbips.len(), 0);
+}

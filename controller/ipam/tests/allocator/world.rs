@@ -34,6 +34,8 @@ pub(crate) struct World {
     pub(crate) pools: BTreeMap<PoolName, PoolSpec>,
     pub(crate) services: BTreeMap<ServiceRef, ApiService>,
     pub(crate) lbips: BTreeMap<IpAddr, AddressRecord>,
+    /// Addresses that were reserved for a Service while another may show them.
+    pub(crate) given_away: BTreeSet<IpAddr>,
     /// Last said of each pool.
     pub(crate) statuses: BTreeMap<PoolName, PoolStatus>,
     /// Told by the API server, not yet by the watch of that kind.
@@ -92,6 +94,7 @@ impl World {
             families,
             wanted: Ok(wanted),
             shown: Vec::new(),
+            terminating: false,
         };
         let api = ApiService {
             request,
@@ -157,6 +160,8 @@ impl World {
             return;
         }
         self.note(format!("reserve {address} for {name}"));
+        // Its record was deleted by hand, and it is given to somebody else by hand.
+        self.given_away.insert(address);
         let version = self.next_version();
         let claim = Some(service(name));
         let record =
@@ -465,15 +470,18 @@ impl World {
     /// An address that a Service shows does not change unless its user asks.
     fn check_settled(&mut self, service: &ServiceRef, shown: Addresses, asks_for_more: bool) {
         let story = self.story();
+        let given_away = self.given_away.clone();
         let Some(api) = self.services.get_mut(service) else { return };
         if asks_for_more {
             api.settled = Addresses::default();
         }
+        api.settled = api.settled.iter().filter(|address| !given_away.contains(address)).collect();
         for address in api.settled.iter().filter(|address| api.request.families.has(Family::of(*address))) {
             assert!(shown.contains(address), "{service} lost {address}, shows {shown}:\n{story}");
         }
         let by_hand = &api.by_hand;
-        api.settled = shown.iter().filter(|address| !by_hand.contains(address)).collect();
+        let counts = |address: &IpAddr| !by_hand.contains(address) && !given_away.contains(address);
+        api.settled = shown.iter().filter(counts).collect();
     }
 
     /// The history so far.
