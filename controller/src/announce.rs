@@ -34,6 +34,8 @@ pub struct About<'a> {
     pub conflict_detection: ConflictDetection,
     /// The labels of the Service that has the address.
     pub service_labels: &'a Labels,
+    /// With `externalTrafficPolicy: Local`, the nodes where the Service has endpoints; no other can answer.
+    pub endpoints: Option<&'a BTreeSet<String>>,
 }
 
 /// Where the address may be announced by layer 2. A pool that no advertisement selects is announced from every node.
@@ -53,9 +55,9 @@ pub fn l2<'a>(
         of_pool.into_iter().filter(|meaning| meaning.selects_service(about.service_labels)).collect()
     };
     L2Announce {
-        nodes: node_set(&chosen, nodes, before),
+        nodes: node_set(&chosen, nodes, about.endpoints, before),
         interfaces: interfaces(&chosen),
-        preferred: preferred(&chosen, nodes),
+        preferred: preferred(&chosen, nodes, about.endpoints),
         conflict_detection: about.conflict_detection,
         ignore_node_exclusion: all_excluded(nodes),
     }
@@ -66,14 +68,20 @@ pub fn all_excluded(nodes: &Nodes) -> bool {
     !nodes.is_empty() && nodes.values().all(|labels| labels.contains_key(EXCLUDED))
 }
 
-fn node_set(chosen: &[&Meaning], nodes: &Nodes, before: &[String]) -> NodeSet {
-    if chosen.iter().any(|meaning| meaning.node_selectors.is_empty()) {
+fn node_set(
+    chosen: &[&Meaning],
+    nodes: &Nodes,
+    endpoints: Option<&BTreeSet<String>>,
+    before: &[String],
+) -> NodeSet {
+    if endpoints.is_none() && chosen.iter().any(|meaning| meaning.node_selectors.is_empty()) {
         return NodeSet { mode: NodeMode::All, names: Vec::new() };
     }
     let mut names: Vec<String> = nodes
         .iter()
         .filter(|(_, labels)| chosen.iter().any(|meaning| meaning.selects_node(labels)))
         .map(|(name, _)| name.clone())
+        .filter(|name| endpoints.is_none_or(|endpoints| endpoints.contains(name)))
         .collect();
     // A node that joins must not push one out that may be the holder.
     names.sort_by_cached_key(|name| (!before.contains(name), name.clone()));
@@ -91,7 +99,7 @@ fn interfaces(chosen: &[&Meaning]) -> Vec<String> {
 }
 
 /// Each node that some preference matches, with the sum of the weights; the heaviest first.
-fn preferred(chosen: &[&Meaning], nodes: &Nodes) -> Vec<PreferredNode> {
+fn preferred(chosen: &[&Meaning], nodes: &Nodes, endpoints: Option<&BTreeSet<String>>) -> Vec<PreferredNode> {
     let weight = |labels: &Labels| -> i32 {
         let of = |meaning: &&Meaning| -> i32 {
             let matching = meaning.preferred.iter().filter(|(_, preference)| preference.matches(labels));
@@ -106,6 +114,7 @@ fn preferred(chosen: &[&Meaning], nodes: &Nodes) -> Vec<PreferredNode> {
         .iter()
         .map(|(name, labels)| PreferredNode { node: name.clone(), weight: weight(labels) })
         .filter(|preferred| preferred.weight > 0)
+        .filter(|preferred| endpoints.is_none_or(|endpoints| endpoints.contains(&preferred.node)))
         .collect();
     preferred.sort_by(|a, b| b.weight.cmp(&a.weight).then_with(|| a.node.cmp(&b.node)));
     preferred.truncate(LISTED);
@@ -138,6 +147,7 @@ mod tests {
             pool_labels: &labels(&[("net", "lan")]),
             conflict_detection: ConflictDetection::Enabled,
             service_labels: &labels(&[("app", "web")]),
+            endpoints: None,
         };
         l2(about, advertisements.iter(), nodes, before)
     }
@@ -214,6 +224,25 @@ mod tests {
             1,
             "a node that may not announce is not preferred either"
         );
+    }
+
+    #[test]
+    fn with_local_traffic_policy_only_nodes_with_endpoints_qualify() {
+        let names = |advertisements: &[Meaning], endpoints: &[&str]| {
+            let about = About {
+                pool: "default",
+                pool_labels: &Labels::new(),
+                conflict_detection: ConflictDetection::Enabled,
+                service_labels: &Labels::new(),
+                endpoints: Some(&endpoints.iter().map(|name| (*name).to_owned()).collect()),
+            };
+            let set = l2(about, advertisements.iter(), &three_nodes(), &[]).nodes;
+            assert_eq!(set.mode, NodeMode::Listed);
+            set.names
+        };
+        assert_eq!(names(&[], &["n3", "n1", "gone"]), ["n1", "n3"]);
+        assert_eq!(names(&[on_rack("b")], &["n3", "n1"]), ["n3"]);
+        assert_eq!(names(&[], &[]), Vec::<String>::new());
     }
 
     #[test]

@@ -12,6 +12,7 @@ use herald_ipam::{PoolName, ServiceRef, Version};
 
 use crate::{
     announce::Nodes,
+    core::AllEndpoints,
     objects::{
         address::Address,
         advertisement::{Advertisement, Meaning},
@@ -40,6 +41,8 @@ pub struct Index {
     /// Addresses that were given back, with the last version of their object, until the watch has told of it as well:
     /// what it tells in between is history.
     pub released: BTreeMap<IpAddr, Version>,
+    /// Nodes with endpoints, by Service and slice; `None` until their first list.
+    pub endpoints: Option<AllEndpoints>,
     /// The newest resourceVersion seen on any object: what rule B18 makes revisions from.
     pub newest: Version,
 }

@@ -72,7 +72,11 @@ impl Metrics {
             latency,
         );
         herald.register("writer_queue_depth", "Writes waiting or under way", queue);
-        herald.register("api_requests", "Requests of the writer to the API server by kind and result", requests);
+        herald.register(
+            "api_requests",
+            "Requests of the writer to the API server by kind and result",
+            requests,
+        );
         herald.register("events_dropped", "Events not written because there were too many", events_dropped);
         metrics
     }

@@ -36,6 +36,8 @@ pub enum Allocated {
         /// Why not what it asks for.
         refusal: Refusal,
     },
+    /// It has what it asks for, but its pool would not give it any more.
+    Outside(Refusal),
     /// It has none.
     Refused(Refusal),
     /// It has none yet.
@@ -51,14 +53,14 @@ pub enum Allocated {
 
 impl Verdict for Allocated {
     fn holds(&self) -> bool {
-        matches!(self, Self::Yes { .. } | Self::Otherwise { .. })
+        matches!(self, Self::Yes { .. } | Self::Otherwise { .. } | Self::Outside(_))
     }
 
     fn reason(&self) -> &'static str {
         match self {
             Self::Yes { .. } => "Allocated",
             Self::Otherwise { .. } => "RequestUnmet",
-            Self::Refused(refusal) => refusal.reason(),
+            Self::Refused(refusal) | Self::Outside(refusal) => refusal.reason(),
             Self::Pending => "Pending",
             Self::AnotherController { .. } => "AnotherController",
         }
@@ -71,7 +73,7 @@ impl Verdict for Allocated {
             Self::Otherwise { addresses, refusal } => {
                 format!("keeps {addresses}, although it asks for something else: {refusal}")
             }
-            Self::Refused(refusal) => refusal.to_string(),
+            Self::Refused(refusal) | Self::Outside(refusal) => refusal.to_string(),
             Self::Pending => "an address is being taken".to_owned(),
             Self::AnotherController { managers, addresses } => format!(
                 "{managers} writes status.loadBalancer.ingress of this Service as well, so Herald leaves it alone \

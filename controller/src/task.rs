@@ -17,6 +17,7 @@ use crate::{
     core::{Core, Event, Now},
     job::{Done, Job},
     metrics::Metrics,
+    watch::EndpointsWatch,
     writer::{Events, Writer},
 };
 
@@ -28,7 +29,7 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// Runs the core until `stop`.
 pub async fn run(
     mut core: Core,
-    mut events: mpsc::Receiver<Event>,
+    (mut events, endpoints): (mpsc::Receiver<Event>, EndpointsWatch),
     writer: Writer,
     told: Events,
     metrics: Metrics,
@@ -36,6 +37,8 @@ pub async fn run(
 ) {
     let mut waiting: VecDeque<Job> = VecDeque::new();
     let mut running: JoinSet<Option<Done>> = JoinSet::new();
+    let mut endpoints = Some(endpoints);
+    let mut watching = JoinSet::new();
     loop {
         while let Some(job) = core.poll_job() {
             match job {
@@ -47,6 +50,11 @@ pub async fn run(
             && let Some(job) = waiting.pop_front()
         {
             running.spawn(writer.clone().run(job));
+        }
+        if core.needs_endpoints()
+            && let Some(endpoints) = endpoints.take()
+        {
+            watching.spawn(endpoints.run());
         }
         metrics.queue(waiting.len() + running.len());
         let timer = core.poll_timeout();

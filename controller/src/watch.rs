@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::{
     core::Event,
-    objects::{address::Address, node::Labelled, service::ServiceObject},
+    objects::{address::Address, endpoints::EndpointsObject, node::Labelled, service::ServiceObject},
 };
 
 /// What may wait in the channel: a watch that is ahead of the core waits as well.
@@ -28,8 +28,12 @@ const CHANNEL: usize = 1024;
 const TIMEOUT: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Starts every watch. They end when the channel is closed or the set is dropped.
-pub fn start(client: &Client, readiness: &Readiness, tasks: &mut JoinSet<()>) -> mpsc::Receiver<Event> {
+/// Starts every watch but one. They end when the channel is closed or the set is dropped.
+pub fn start(
+    client: &Client,
+    readiness: &Readiness,
+    tasks: &mut JoinSet<()>,
+) -> (mpsc::Receiver<Event>, EndpointsWatch) {
     let (events, receiver) = mpsc::channel(CHANNEL);
     let all = Config::default;
 
@@ -59,9 +63,25 @@ pub fn start(client: &Client, readiness: &Readiness, tasks: &mut JoinSet<()>) ->
 
     let nodes: Api<PartialObjectMeta<Node>> = Api::all(client.clone());
     let nodes = watch(nodes, all(), "nodes", readiness, labelled);
-    tasks.spawn(forward(nodes.map(Event::Nodes), events));
+    tasks.spawn(forward(nodes.map(Event::Nodes), events.clone()));
 
-    receiver
+    (receiver, EndpointsWatch { client: client.clone(), readiness: readiness.clone(), events })
+}
+
+/// The watch that is started only once it is needed.
+pub struct EndpointsWatch {
+    client: Client,
+    readiness: Readiness,
+    events: mpsc::Sender<Event>,
+}
+
+impl EndpointsWatch {
+    /// Runs it until the channel is closed.
+    pub async fn run(self) {
+        let slices: Api<EndpointsObject> = Api::all(self.client);
+        let slices = watch(slices, Config::default(), "endpointslices", &self.readiness, Into::into);
+        forward(slices.map(Event::Endpoints), self.events).await;
+    }
 }
 
 /// The resourceVersion of a list, however short, is the newest there is (rules B12 and B18).

@@ -253,11 +253,13 @@ impl Core {
         let none = Labels::default();
         let known = self.index.pools.get(pool);
         let service = self.index.services.get(&owner.service);
+        let endpoints = self.endpoint_nodes(service)?;
         let about = About {
             pool: pool.as_str(),
             pool_labels: known.map_or(&none, |pool| &pool.labels),
             conflict_detection: known.map(|pool| pool.spec.conflict_detection).unwrap_or_default(),
             service_labels: service.map_or(&none, |service| &service.labels),
+            endpoints: endpoints.as_ref(),
         };
         Some(announce::l2(about, meanings, nodes, listed))
     }

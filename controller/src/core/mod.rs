@@ -10,6 +10,7 @@
 
 mod addresses;
 mod advertisements;
+mod endpoints;
 mod pools;
 mod services;
 
@@ -23,13 +24,17 @@ use herald_ipam::{Allocator, Input, List, Output, PoolName, ServiceRef, Version}
 use herald_runtime::watch::Change;
 use k8s_openapi::jiff::Timestamp;
 
+pub(crate) use self::endpoints::AllEndpoints;
 use self::{addresses::AddressWork, pools::PoolWork, services::ServiceWork};
 use crate::{
     announce,
     index::Index,
     job::{Done, Job},
     metrics::Metrics,
-    objects::{address::Address, advertisement::Advertisement, node::Labelled, pool::Pool, service::Service},
+    objects::{
+        address::Address, advertisement::Advertisement, endpoints::Endpoints, node::Labelled, pool::Pool,
+        service::Service,
+    },
 };
 
 /// How long changes of pools' and advertisements' statuses are gathered before they are written: each Service would
@@ -63,6 +68,8 @@ pub enum Event {
     Namespaces(Change<Labelled>),
     /// Of Nodes.
     Nodes(Change<Labelled>),
+    /// Of EndpointSlices, once [`Core::needs_endpoints`].
+    Endpoints(Change<Endpoints>),
     /// The API server's newest resourceVersion, read once at the start: what was written before this process knew
     /// anything was not newer.
     Newest(Version),
@@ -93,6 +100,7 @@ pub struct Core {
     advertisements_busy: BTreeSet<String>,
     /// Pools that no advertisement selects, and since when.
     unadvertised: BTreeMap<PoolName, Instant>,
+    needs_endpoints: bool,
     /// Since when addresses are given out.
     open: Option<Instant>,
     /// To be looked at before `handle` returns.
@@ -118,6 +126,7 @@ impl Core {
             pools: BTreeMap::new(),
             advertisements_busy: BTreeSet::new(),
             unadvertised: BTreeMap::new(),
+            needs_endpoints: false,
             open: None,
             dirty_addresses: BTreeSet::new(),
             dirty_services: BTreeSet::new(),
@@ -137,6 +146,7 @@ impl Core {
             Event::Addresses(change) => self.addresses_changed(change),
             Event::Namespaces(change) => self.namespaces_changed(change),
             Event::Nodes(change) => self.nodes_changed(change),
+            Event::Endpoints(change) => self.endpoints_changed(change),
             Event::Newest(version) => self.index.saw(version),
             Event::Done(done) => self.done(done),
         }

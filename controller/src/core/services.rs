@@ -126,10 +126,12 @@ impl Core {
         if before.is_some_and(|before| before.owner != service.owner) {
             self.services.remove(&name);
         }
-        // Its labels decide which advertisements are for it.
-        if before.is_some_and(|before| before.labels != service.labels) {
+        // Its labels decide which advertisements are for it, its policy whether its endpoints count.
+        if before.is_some_and(|before| before.labels != service.labels || before.is_local != service.is_local)
+        {
             self.dirty_addresses.extend(service.shown());
         }
+        self.note_policy(&service);
         let work = self.services.entry(name.clone()).or_default();
         if service.ingress.is_empty() && work.asked.is_none() && work.written.is_none() {
             work.asked = Some(self.now.monotonic);
@@ -235,6 +237,9 @@ impl Core {
             (None, refusal) => {
                 let allocated = match refusal {
                     Some(refusal) if addresses.is_empty() => Allocated::Refused(refusal.clone()),
+                    Some(refusal @ (Refusal::OutsidePools { .. } | Refusal::NoLongerGranted { .. })) => {
+                        Allocated::Outside(refusal.clone())
+                    }
                     Some(refusal) => Allocated::Otherwise { addresses, refusal: refusal.clone() },
                     None if addresses.is_empty() => Allocated::Pending,
                     None => Allocated::Yes { addresses, pool: publication.pool.clone() },

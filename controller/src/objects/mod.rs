@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod advertisement;
+pub mod endpoints;
 pub mod node;
 pub mod pool;
 pub mod selector;

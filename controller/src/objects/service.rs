@@ -34,6 +34,7 @@ struct Spec {
     load_balancer_class: Option<String>,
     #[serde(rename = "loadBalancerIP")]
     load_balancer_ip: Option<String>,
+    external_traffic_policy: Option<String>,
     ip_families: Option<Vec<String>>,
     ip_family_policy: Option<String>,
 }
@@ -84,6 +85,8 @@ pub struct Service {
     pub class: Option<String>,
     /// `spec.ipFamilyPolicy` and `spec.ipFamilies`.
     pub families: Families,
+    /// Whether `spec.externalTrafficPolicy` is Local: only nodes with endpoints can answer.
+    pub is_local: bool,
     /// Whether it has a `metadata.deletionTimestamp`.
     pub terminating: bool,
     /// What it asks for.
@@ -110,6 +113,7 @@ impl From<ServiceObject> for Service {
             pool_shown: annotations.and_then(|annotations| annotations.get(&pool_shown).cloned()),
             families: families(&spec),
             is_load_balancer: spec.kind.as_deref() == Some("LoadBalancer"),
+            is_local: spec.external_traffic_policy.as_deref() == Some("Local"),
             class: spec.load_balancer_class,
             ingress: status.load_balancer.ingress.unwrap_or_default(),
             conditions: status

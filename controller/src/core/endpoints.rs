@@ -1,0 +1,71 @@
+//! EndpointSlices: where a Service with `externalTrafficPolicy: Local` can be announced from.
+//!
+//! They are watched only once there is such a Service, and never gate anything but `announce` (rule B11).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use herald_ipam::ServiceRef;
+use herald_runtime::watch::Change;
+
+use super::Core;
+use crate::objects::{endpoints::Endpoints, service::Service};
+
+/// The nodes of each slice of each Service.
+pub(crate) type AllEndpoints = BTreeMap<ServiceRef, BTreeMap<String, BTreeSet<String>>>;
+
+impl Core {
+    /// Whether EndpointSlices are to be watched: from the first Service on that needs them.
+    pub fn needs_endpoints(&self) -> bool {
+        self.needs_endpoints
+    }
+
+    pub(super) fn note_policy(&mut self, service: &Service) {
+        self.needs_endpoints |= service.is_local;
+    }
+
+    pub(super) fn endpoints_changed(&mut self, change: Change<Endpoints>) {
+        let all = self.index.endpoints.get_or_insert_default();
+        match change {
+            Change::Replaced(list) => {
+                all.clear();
+                for Endpoints { service, slice, version, nodes } in list {
+                    all.entry(service).or_default().insert(slice, nodes);
+                    self.index.newest = self.index.newest.max(version);
+                }
+                self.announce_changed();
+            }
+            Change::Applied(Endpoints { service, slice, version, nodes }) => {
+                let before = all.entry(service.clone()).or_default().insert(slice, nodes.clone());
+                self.index.saw(version);
+                if before.as_ref() != Some(&nodes) {
+                    self.announce_of_service_changed(&service);
+                }
+            }
+            Change::Deleted(Endpoints { service, slice, version, .. }) => {
+                if let Some(slices) = all.get_mut(&service) {
+                    slices.remove(&slice);
+                    if slices.is_empty() {
+                        all.remove(&service);
+                    }
+                }
+                self.index.saw(version);
+                self.announce_of_service_changed(&service);
+            }
+        }
+    }
+
+    fn announce_of_service_changed(&mut self, name: &ServiceRef) {
+        if let Some(service) = self.index.services.get(name).filter(|service| service.is_local) {
+            self.dirty_addresses.extend(service.shown());
+        }
+    }
+
+    /// Where a Service has endpoints, if that limits it: `Some(None)` where it does not, `None` where it does and is
+    /// not known yet.
+    pub(super) fn endpoint_nodes(&self, service: Option<&Service>) -> Option<Option<BTreeSet<String>>> {
+        let Some(service) = service.filter(|service| service.is_local) else { return Some(None) };
+        let all = self.index.endpoints.as_ref()?;
+        let slices = all.get(&service.owner.service);
+        Some(Some(slices.into_iter().flat_map(BTreeMap::values).flatten().cloned().collect()))
+    }
+}
