@@ -26,7 +26,7 @@ use tokio::time::timeout;
 use crate::{Readiness, client};
 
 /// First pause after a failure.
-const BACKOFF_MIN: Duration = Duration::from_millis(250);
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// Longest pause between attempts, also when thousands of nodes wait for one server to return.
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// A list that makes no progress for this long is begun again (a response that stopped midway).

@@ -320,11 +320,24 @@ impl Specs {
 
 /// Whether two specs are the same to a core that runs: the hint is for the first list only.
 fn same_meaning(a: &VipSpec, b: &VipSpec) -> bool {
-    a.revision == b.revision
-        && a.nodes == b.nodes
-        && a.interfaces == b.interfaces
-        && a.preferred == b.preferred
-        && a.conflict_detection == b.conflict_detection
+    // Taken apart, so that a new field can't be forgotten here.
+    let VipSpec {
+        vip,
+        revision,
+        nodes,
+        interfaces,
+        preferred,
+        conflict_detection,
+        ignore_exclusion,
+        holders_hint: _,
+    } = a;
+    *vip == b.vip
+        && *revision == b.revision
+        && *nodes == b.nodes
+        && *interfaces == b.interfaces
+        && *preferred == b.preferred
+        && *conflict_detection == b.conflict_detection
+        && *ignore_exclusion == b.ignore_exclusion
 }
 
 #[cfg(test)]

@@ -191,6 +191,7 @@ impl<W: Wake> Observer<W> {
             tracing::info!(
                 cordoned = state.cordoned,
                 excluded = state.excluded,
+                out_of_service = state.out_of_service,
                 "the Node object changed what this node may hold"
             );
             self.node_state = state;
