@@ -17,13 +17,19 @@ use herald_wire::ndp::{ALL_NODES, Ndp, solicited_node};
 use crate::context::Context;
 use crate::segment::Segment;
 use crate::time::Instant;
-use crate::vips::{Client, VipId};
+use crate::vips::{CLIENTS_PER_VIP, Client, VipId};
 
 /// What the governor lets through: this many frames in a millisecond, saved up for one.
 const FRAMES_PER_MS: u32 = 100;
 const PACE: Duration = Duration::from_millis(1);
 /// Once more after this: old kernels ignore an announcement that follows another within a second.
 const SECOND_ROUND: Duration = Duration::from_millis(1_100);
+/// Where frames are lost: at 1.1, 2.2, 4.4 and 8.8 s, to reach who missed it and is not known.
+const LAST_ROUND: Duration = Duration::from_millis(8_800);
+/// Measured loss of a peer's hellos that counts as such.
+const LOSSY: f64 = 0.02;
+/// With more addresses than this here, only their own clients are told, not everybody who asked for any.
+const FEW: usize = 64;
 /// Targeted announcements: so many times, so far apart (rule A46).
 const TARGETED: u8 = 8;
 const TARGETED_EVERY: Duration = Duration::from_millis(10);
@@ -61,6 +67,8 @@ enum Form {
     Request,
     /// Reply-form gratuitous ARP with tha = sha; IPv4 only.
     Reply,
+    /// As Request, after the first round; where frames are lost, again and again.
+    Round { pause: Duration },
     /// "Who has `target`, tell VIP", for the n-th time.
     Targeted { target: IpAddr, mac: Option<MacKey>, attempt: u8 },
     /// As Request, and again after a minute or two, for as long as the address is held.
@@ -124,7 +132,8 @@ impl Segment {
         if v4 {
             self.announcer.push(job(Class::New, Form::Reply));
         }
-        self.announcer.later.push(Reverse((now + SECOND_ROUND, job(Class::Again, Form::Request))));
+        let round = Form::Round { pause: SECOND_ROUND };
+        self.announcer.later.push(Reverse((now + SECOND_ROUND, job(Class::Again, round))));
         self.announcer.later.push(Reverse((now + refresh, job(Class::Refresh, Form::Refresh))));
         self.target_everybody(id, generation);
     }
@@ -158,10 +167,23 @@ impl Segment {
     fn target_everybody(&mut self, id: VipId, generation: u32) {
         let gateway_v4 = self.iface.gateway_v4.map(IpAddr::V4);
         let gateway_v6 = self.iface.gateway_v6.map(IpAddr::V6);
+        let few = self.vips.held() <= FEW;
+        let recent = &self.recent_clients;
         let Some(vip) = self.vips.get_mut(id) else { return };
         let gateway = if vip.addr.is_ipv4() { gateway_v4 } else { gateway_v6 };
-        let clients: Vec<Client> =
+        let mut clients: Vec<Client> =
             vip.clients.iter().rev().filter(|client| Some(client.ip) != gateway).copied().collect();
+        if few {
+            // Who asked for another address may have asked for this one, unheard.
+            for client in recent.iter().rev().filter(|client| client.ip.is_ipv4() == vip.addr.is_ipv4()) {
+                let known = clients.len() >= CLIENTS_PER_VIP
+                    || Some(client.ip) == gateway
+                    || clients.iter().any(|other| other.ip == client.ip);
+                if !known {
+                    clients.push(*client);
+                }
+            }
+        }
         vip.unanswered = gateway.into_iter().chain(clients.iter().map(|client| client.ip)).collect();
         let job = |class, target, mac: Option<MacAddr>| Job {
             vip: id,
@@ -176,6 +198,10 @@ impl Segment {
         for client in clients {
             self.announcer.push(job(Class::Again, client.ip, Some(client.mac)));
         }
+    }
+
+    fn loses_frames(&self) -> bool {
+        self.peers.present().any(|peer| peer.loss.estimate() > LOSSY)
     }
 
     /// A targeted announcement was answered.
@@ -238,6 +264,14 @@ impl Segment {
                 IpAddr::V4(addr) => Arp::gratuitous_reply(addr, own).to_frame(Ethernet::broadcast(own)),
                 IpAddr::V6(_) => return false,
             },
+            Form::Round { pause } => {
+                if pause < LAST_ROUND && self.loses_frames() {
+                    let form = Form::Round { pause: pause * 2 };
+                    self.announcer.later.push(Reverse((cx.now + pause, Job { form, ..job })));
+                    self.target_everybody(job.vip, job.generation);
+                }
+                gratuitous_request(addr, own)
+            }
             Form::Targeted { target, mac, attempt } => {
                 if !vip.unanswered.contains(&target) {
                     return false;

@@ -13,7 +13,10 @@ use herald_wire::ndp::{ALL_NODES, Message, Ndp};
 
 use crate::context::Context;
 use crate::segment::Segment;
-use crate::vips::Client;
+use crate::vips::{Client, remember};
+
+/// Clients remembered for a whole segment, both families together.
+const RECENT_CLIENTS: usize = 32;
 
 impl Segment {
     pub(crate) fn handle_arp(&mut self, cx: &mut Context, ethernet: Ethernet, arp: &Arp) {
@@ -44,11 +47,12 @@ impl Segment {
             return;
         };
         let own = self.iface.mac;
+        let most = self.vips.clients_per_vip();
         let Some(vip) = self.vips.get_mut(id) else { return };
         let client = (!arp.spa.is_unspecified() && is_host(arp.sha))
             .then_some(Client { ip: IpAddr::V4(arp.spa), mac: arp.sha });
         if let Some(client) = client {
-            vip.remember_client(client);
+            remember(&mut vip.clients, client, most);
         }
         if vip.mine.is_some() {
             cx.counters.arp_requests += 1;
@@ -61,9 +65,9 @@ impl Segment {
                 self.announcement_answered(id, client.ip);
             }
         }
-        if client.is_some() {
-            self.proof.client_v4 =
-                client.filter(|client| !self.is_own_v4(client.ip)).or(self.proof.client_v4);
+        if let Some(client) = client.filter(|client| !self.is_own_v4(client.ip)) {
+            self.proof.client_v4 = Some(client);
+            remember(&mut self.recent_clients, client, RECENT_CLIENTS);
         }
     }
 
@@ -109,11 +113,12 @@ impl Segment {
         };
         let own = self.iface.mac;
         let asker = source_mac.unwrap_or(ethernet.source);
+        let most = self.vips.clients_per_vip();
         let Some(vip) = self.vips.get_mut(id) else { return };
         let client = (!ndp.source.is_unspecified() && is_host(asker))
             .then_some(Client { ip: IpAddr::V6(ndp.source), mac: asker });
         if let Some(client) = client {
-            vip.remember_client(client);
+            remember(&mut vip.clients, client, most);
         }
         if vip.mine.is_some() {
             cx.counters.nd_solicitations += 1;
@@ -135,8 +140,9 @@ impl Segment {
             // Somebody is about to use an address that this node only watches.
             self.other_prober(cx, id, ethernet.source);
         }
-        if client.is_some() {
-            self.proof.client_v6 = client.or(self.proof.client_v6);
+        if let Some(client) = client {
+            self.proof.client_v6 = Some(client);
+            remember(&mut self.recent_clients, client, RECENT_CLIENTS);
         }
     }
 

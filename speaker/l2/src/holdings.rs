@@ -32,8 +32,9 @@ const RETURN_ACTIVE: Duration = Duration::from_millis(500);
 const RETURN_LISTEN: Duration = Duration::from_millis(700);
 /// An address that nobody wants is forgotten after this.
 const FORGET_VIP: Duration = Duration::from_mins(1);
-/// After a death proof is kept fresh for so long, for those whose turn comes later.
-const PROOF_FOR_CLAIMS: Duration = Duration::from_secs(1);
+/// After a death proof is kept fresh until a waiting claim's turn and a little longer, not for ever.
+const PROOF_FOR_CLAIMS: Duration = Duration::from_millis(60);
+const PROOF_AHEAD: Duration = Duration::from_secs(1);
 /// Who held something lately keeps a holder's pace for so long.
 const HOLDER_PACE: Duration = Duration::from_secs(2);
 /// Repeats of a hello that carry a change, and one more when somebody has to be told that he won (A14, A37).
@@ -124,9 +125,6 @@ impl Segment {
 
     /// A peer is gone: whatever it held is free (rule A23).
     pub(crate) fn void_claims(&mut self, cx: &mut Context, node: NodeId, how: Gone) {
-        if matches!(how, Gone::Dead { .. }) {
-            self.want_proof(cx);
-        }
         for id in self.vips.ids() {
             let Some(vip) = self.vips.get_mut(id) else { continue };
             let before = vip.claims.len();
@@ -232,7 +230,7 @@ impl Segment {
         };
         self.vips.set_due(id, due);
         match decision {
-            Decision::Blocked if view.needs_proof && !view.gate.proof => self.want_proof(cx),
+            Decision::Blocked | Decision::Wait(_) if view.needs_proof => self.want_proof(cx, due),
             Decision::Rest | Decision::Wait(_) | Decision::Blocked => {}
             Decision::Probe => self.start_probing(cx, id),
             Decision::Claim => self.claim(cx, id, None),
@@ -378,8 +376,9 @@ impl Segment {
     }
 
     /// Claims are coming up that want fresh proof (rule A33).
-    fn want_proof(&mut self, cx: &Context) {
-        self.proof_wanted_until = cx.now + PROOF_FOR_CLAIMS;
+    fn want_proof(&mut self, cx: &Context, turn: Option<Instant>) {
+        let until = turn.unwrap_or(cx.now).max(cx.now) + PROOF_FOR_CLAIMS;
+        self.proof_wanted_until = self.proof_wanted_until.max(until.min(cx.now + PROOF_AHEAD));
         self.proof_needed(cx);
     }
 

@@ -16,12 +16,15 @@ use herald_wire::{MacAddr, Salt};
 
 use crate::context::{Context, Rule};
 use crate::output::Event;
+use crate::peers::Bucket;
 use crate::segment::Segment;
 use crate::time::Instant;
 use crate::vips::Client;
 
 /// Challenges per round.
 const PEERS_ASKED: usize = 3;
+/// Rounds of questions to hosts per second, while there are peers to ask.
+const HOSTS_PER_SECOND: u32 = 5;
 /// Rounds whose answer still counts.
 const ROUNDS: usize = 8;
 /// Mute for longer, then proof: the segment comes back in parts; wait and say again who holds what (rule A26).
@@ -38,6 +41,9 @@ pub(crate) struct Proof {
     /// The last answer: when its probe was sent, when it came.
     latest: Option<(Instant, Instant)>,
     salts: Vec<(Salt, Instant)>,
+    /// When hosts were asked last, and how often lately.
+    hosts_asked: Option<Instant>,
+    hosts: Bucket,
     /// Addresses asked, and when first since their last answer.
     asked: Vec<(IpAddr, Instant)>,
     /// Who asked for one of the VIPs last, of each family.
@@ -78,6 +84,7 @@ impl Segment {
             self.proof.latest = None;
             self.proof.salts.clear();
             self.proof.asked.clear();
+            self.proof.hosts_asked = None;
             self.proof.next = Some(cx.now);
         }
     }
@@ -115,7 +122,8 @@ impl Segment {
         let now = cx.now;
         let mut peers: Vec<MacAddr> =
             self.peers.present().filter(|peer| !peer.is_suspected()).map(|peer| peer.mac).collect();
-        if !peers.is_empty() {
+        let peers_asked = !peers.is_empty();
+        if peers_asked {
             let first = cx.random.below(peers.len());
             peers.rotate_left(first);
             peers.truncate(PEERS_ASKED);
@@ -128,12 +136,35 @@ impl Segment {
                 self.send(cx, mac, &Message::Challenge(salt));
             }
         }
+        if !self.hosts_are_wanted(cx, peers_asked) {
+            return;
+        }
         for (ip, mac) in self.proof_hosts() {
             if !self.proof.asked.iter().any(|(asked, _)| *asked == ip) {
                 self.proof.asked.push((ip, now));
             }
             self.ask_host(cx, ip, mac);
         }
+    }
+
+    /// ARP is for when peers don't answer, and sparing: switches with Dynamic ARP Inspection shut a port that sends
+    /// more than 15 in a second.
+    fn hosts_are_wanted(&mut self, cx: &Context, peers_asked: bool) -> bool {
+        let (now, f) = (cx.now, cx.f());
+        let last = self.proof.mute_since().unwrap_or(now);
+        let since_asked = self.proof.hosts_asked.map(|at| now.since(at));
+        let answered = self.proof.asked.is_empty();
+        let wanted = if peers_asked {
+            now.since(last) >= f * 2
+                && since_asked.is_none_or(|since| since >= f * 4)
+                && self.proof.hosts.take(now, HOSTS_PER_SECOND)
+        } else {
+            since_asked.is_none_or(|since| since >= if answered { f * 4 } else { f })
+        };
+        if wanted {
+            self.proof.hosts_asked = Some(now);
+        }
+        wanted
     }
 
     /// Gateways and the last clients, without anybody suspected.

@@ -23,7 +23,7 @@ use crate::proof::Proof;
 use crate::snapshot::Lifecycle;
 use crate::tables::Table;
 use crate::time::Instant;
-use crate::vips::VipTable;
+use crate::vips::{Client, VipTable};
 
 /// A newcomer listens at least this long (rule A24).
 const LISTEN_MIN: Duration = Duration::from_secs(1);
@@ -55,6 +55,8 @@ pub(crate) struct Segment {
     pub(crate) proof: Proof,
     pub(crate) announcer: Announcer,
     pub(crate) alone: Alone,
+    /// Who asked for any address here lately, of both families.
+    pub(crate) recent_clients: Vec<Client>,
     pub(crate) candidates: Candidates,
     pub(crate) candidates_stale: bool,
     /// Something is held under an epoch that is not raised yet, because others could not be asked.
@@ -95,6 +97,7 @@ impl Segment {
             proof: Proof::default(),
             announcer: Announcer::default(),
             alone: Alone::default(),
+            recent_clients: Vec::new(),
             candidates: Candidates::default(),
             candidates_stale: true,
             tentative: false,
@@ -519,14 +522,14 @@ impl Segment {
 
     /// Rule A24: everything believed is stale. The boot is new already.
     pub(crate) fn become_newcomer(&mut self, cx: &mut Context) {
+        self.state = Lifecycle::Listen;
+        self.listen_since = self.iface.carrier.then_some(cx.now);
+        self.active_since = None;
         for id in self.vips.ids() {
             if self.vips.get(id).is_some_and(|vip| vip.mine.is_some()) {
                 self.release(cx, id, ReleaseReason::Stalled);
             }
         }
-        self.state = Lifecycle::Listen;
-        self.listen_since = self.iface.carrier.then_some(cx.now);
-        self.active_since = None;
         self.hellos = Hellos::default();
         self.tentative = false;
         self.proof = Proof::default();

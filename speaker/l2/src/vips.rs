@@ -22,6 +22,9 @@ const CAPACITY: usize = 65_536;
 /// Clients remembered for one address (rule A46).
 pub(crate) const CLIENTS_PER_VIP: usize = 16;
 
+/// And for all addresses of a segment together, roughly.
+const CLIENTS: usize = 32_768;
+
 /// A slot of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct VipId(u32);
@@ -122,18 +125,18 @@ impl Vip {
     pub(crate) fn never_held(&self) -> bool {
         self.max_epoch == Epoch(0) && self.last_holder.is_none()
     }
+}
 
-    /// Remembers who asks, newest last.
-    pub(crate) fn remember_client(&mut self, client: Client) {
-        if self.clients.last().is_some_and(|last| last.ip == client.ip && last.mac == client.mac) {
-            return;
-        }
-        self.clients.retain(|known| known.ip != client.ip);
-        if self.clients.len() >= CLIENTS_PER_VIP {
-            self.clients.remove(0);
-        }
-        self.clients.push(client);
+/// Keeps the last `most` clients, each once, newest last.
+pub(crate) fn remember(clients: &mut Vec<Client>, client: Client, most: usize) {
+    if clients.last().is_some_and(|last| last.ip == client.ip && last.mac == client.mac) {
+        return;
     }
+    clients.retain(|known| known.ip != client.ip);
+    if clients.len() >= most {
+        clients.remove(0);
+    }
+    clients.push(client);
 }
 
 /// All addresses of a segment.
@@ -222,6 +225,11 @@ impl VipTable {
             (true, false) => self.held -= 1,
             _ => {}
         }
+    }
+
+    /// Clients to remember for each address, so that all together stay bounded however many ask.
+    pub(crate) fn clients_per_vip(&self) -> usize {
+        (CLIENTS / self.slots.len().max(1)).clamp(2, CLIENTS_PER_VIP)
     }
 
     /// How many are held here.
