@@ -219,7 +219,7 @@ impl Writer {
             "status": "True",
             "reason": reason,
             "message": format!(
-                "host {} on {} of node {} answers for this address; {does}; remove the other host's address or exclude the address from the pool",
+                "host {} on {} of node {} answers for this address; {does}; remove the other host's address or exclude the address from the pool (a node with kube-proxy in IPVS mode answers for every address unless strictARP is on)",
                 foreign.mac, foreign.interface, self.node
             ),
             "lastTransitionTime": foreign.since.to_string(),
@@ -391,25 +391,5 @@ impl Pace {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_long_node_name_gives_a_manager_that_the_api_server_takes() {
-        assert_eq!(manager_of("n1"), "herald-speaker-n1");
-        let (one, other) = (manager_of(&("a".repeat(250) + ".x")), manager_of(&("a".repeat(250) + ".y")));
-        assert_eq!(one.len(), 128);
-        assert_ne!(one, other);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn requests_are_paced_after_the_first_burst() {
-        let start = Instant::now();
-        let mut pace = Pace::new(Duration::from_millis(200), 3);
-        for _ in 0..8 {
-            pace.turn().await;
-        }
-        assert_eq!(start.elapsed(), Duration::from_secs(1));
-        assert!(!pace.try_turn());
-    }
-}
+#[path = "writer_tests.rs"]
+mod tests;
