@@ -24,6 +24,17 @@ pub enum Told {
     Node(NodeState),
 }
 
+impl Told {
+    /// The specs it brings.
+    pub fn specs(&self) -> &[VipSpec] {
+        match self {
+            Self::List(specs) => specs,
+            Self::Applied(spec) => std::slice::from_ref(spec),
+            Self::Deleted(_) | Self::Node(_) => &[],
+        }
+    }
+}
+
 /// Everything in the API server.
 #[derive(Debug, Default)]
 pub struct Api {
@@ -49,6 +60,7 @@ impl Api {
             interfaces: Vec::new(),
             preferred: Vec::new(),
             conflict_detection,
+            ignore_exclusion: false,
             holders_hint: Vec::new(),
         };
         self.specs.insert(vip, spec);
@@ -115,6 +127,7 @@ impl Api {
     pub fn entitles(&self, vip: IpAddr, node: usize) -> bool {
         self.specs.get(&vip).is_some_and(|spec| spec.nodes.contains(&node_name(node)))
             && !self.node(node).excluded
+            && !self.node(node).out_of_service
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use herald_l2::NodeState;
+
 use crate::dice::Dice;
 use crate::faults::{Fault, Who};
 use crate::schedule::Schedule;
@@ -125,11 +127,15 @@ pub(crate) fn churn(dice: &mut Dice) -> Schedule {
     }
     if dice.chance(0.5) {
         let who = Who::Node(dice.number(0, schedule.setup.nodes - 1));
-        let (cordoned, excluded) = (dice.chance(0.3), dice.chance(0.5));
-        schedule.at(at, Fault::Node { who, cordoned, excluded });
+        let state = NodeState {
+            cordoned: dice.chance(0.3),
+            excluded: dice.chance(0.3),
+            out_of_service: dice.chance(0.3),
+        };
+        schedule.at(at, Fault::Node { who, state });
         if dice.chance(0.5) {
             at += dice.ms(100, 3_000);
-            schedule.at(at, Fault::Node { who, cordoned: false, excluded: false });
+            schedule.at(at, Fault::Node { who, state: NodeState::default() });
         }
     }
     schedule

@@ -81,7 +81,7 @@ pub enum Fault {
     /// It is written without any change of meaning.
     Touch { vip: usize },
     /// The Node object is changed.
-    Node { who: Who, cordoned: bool, excluded: bool },
+    Node { who: Who, state: NodeState },
 }
 
 impl World {
@@ -211,12 +211,11 @@ impl World {
             }
             Fault::ApiCut(_) => self.api_links.cut(node),
             Fault::ApiBack(_) => self.connect_api(node),
-            Fault::Node { cordoned, excluded, .. } => {
-                if *excluded {
+            Fault::Node { state, .. } => {
+                if state.excluded || state.out_of_service {
                     strike(self, LASTING);
                 }
-                let state = NodeState { cordoned: *cordoned, excluded: *excluded };
-                self.api.set_node(node, state);
+                self.api.set_node(node, *state);
                 self.tell_node(node);
             }
             _ => {}

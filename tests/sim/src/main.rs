@@ -76,8 +76,8 @@ fn main() -> Result<ExitCode> {
             good &= one(&mut out, class, seed, &flags)?;
         }
     } else {
-        writeln!(out, "| class | seeds | failed | moves | held twice | gap | first failed seed |")?;
-        writeln!(out, "|---|---|---|---|---|---|---|")?;
+        writeln!(out, "| class | seeds | failed | moves | held twice | gap | stale | first failed seed |")?;
+        writeln!(out, "|---|---|---|---|---|---|---|---|")?;
         for class in picked {
             let threads = flags.threads.unwrap_or_else(run::processors);
             let summary =
@@ -111,13 +111,14 @@ fn row(out: &mut impl Write, class: &Class, summary: &Summary) -> io::Result<()>
     let first = summary.failed.first().map(|seed| run::replay(class, *seed)).unwrap_or_default();
     writeln!(
         out,
-        "| {} | {} | {} | {} | {} ms | {} ms | {first} |",
+        "| {} | {} | {} | {} | {} ms | {} ms | {} | {first} |",
         class.name,
         summary.runs,
         summary.failed.len(),
         summary.moves,
         summary.dual.as_millis(),
         summary.gap.as_millis(),
+        summary.stale,
     )?;
     out.flush()
 }

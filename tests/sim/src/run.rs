@@ -47,7 +47,7 @@ pub fn run(class: &Class, seed: u64, ablation: Ablation, detail: Detail) -> Outc
     world.check.settle(settled);
     world.run_until(settled + schedule.tail);
     world.judge_holders();
-    world.judge_clients(!class.lossy);
+    world.judge_clients(class.lossy);
     let (measured, violations) = world.check.finish(world.now);
     Outcome { seed, measured, violations, history: world.trace.into_lines() }
 }
@@ -65,6 +65,8 @@ pub struct Summary {
     pub dual: Duration,
     /// The longest time a client reached nobody.
     pub gap: Duration,
+    /// Clients that ended with packets to the wrong node, where frames are lost.
+    pub stale: usize,
 }
 
 impl Summary {
@@ -75,6 +77,7 @@ impl Summary {
         self.moves = self.moves.max(most.unwrap_or(0));
         self.dual = self.dual.max(outcome.measured.dual);
         self.gap = self.gap.max(outcome.measured.gap);
+        self.stale += outcome.measured.stale;
         if !outcome.violations.is_empty() {
             self.failed.push(outcome.seed);
         }

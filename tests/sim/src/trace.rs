@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use herald_l2::{Cause, Event, Gone, PeerId};
 use herald_wire::arp::{self, Arp};
 use herald_wire::hello::Message::Hello;
 use herald_wire::hello::{Sealed, Verifier};
@@ -119,4 +120,38 @@ fn describe_hello(hello: &herald_wire::hello::Hello) -> String {
     list("drop", hello.drops.iter().map(|drop| format!("{} for {:?}", drop.vip, drop.winner)).collect());
     list("echo", hello.echoes.iter().map(ToString::to_string).collect());
     text
+}
+
+/// A speaker's event in a few words.
+pub fn describe_event(event: &Event) -> String {
+    let name = |peer: &PeerId| peer.name.as_ref().map_or(peer.node.to_string(), ToString::to_string);
+    let fate = |how: &Gone| match how {
+        Gone::Dead { silence, evidence, loss } => {
+            format!("dead, silent for {} ms, evidence {evidence:.0} at loss {loss:.2}", silence.as_millis())
+        }
+        Gone::Left => "left".into(),
+        Gone::Replaced => "restarted".into(),
+    };
+    match event {
+        Event::Claimed { vip, epoch, revision, cause, .. } => {
+            let why = match cause {
+                Cause::NeverHeld => "never held".into(),
+                Cause::Takeover { from, how } => format!("{} is {}", name(from), fate(how)),
+                Cause::Freed => "free".into(),
+                Cause::Override { from } => format!("{} is excluded", name(from)),
+                Cause::Alone => "alone".into(),
+            };
+            format!("CLAIMS {vip} (epoch {epoch}, revision {revision}): {why}")
+        }
+        Event::Released { vip, reason, .. } => format!("RELEASES {vip}: {reason:?}"),
+        Event::PeerUp { peer, .. } => format!("knows {} (boot {})", name(peer), peer.boot),
+        Event::Suspected { peer, silence, .. } => {
+            format!("suspects {}, silent for {} ms", name(peer), silence.as_millis())
+        }
+        Event::Unsuspected { peer, silence, .. } => {
+            format!("hears {} again after {} ms", name(peer), silence.as_millis())
+        }
+        Event::PeerDown { peer, how, .. } => format!("{} is {}", name(peer), fate(how)),
+        other => format!("{other:?}"),
+    }
 }

@@ -68,10 +68,12 @@ impl World {
         let can_claim = |node: &usize| {
             entitled(*node) && copy(*node).is_some_and(|spec| spec.revision == newest.revision)
         };
+        // Older copies, of a spec that has been seen newer, are no right to claim (rule A33).
+        let outdated = self.told.get(&vip).is_some_and(|told| *told > newest.revision);
         // A node that can neither ask a peer nor the gateway has no proof, and rightly takes nothing new.
         let gateway = self.host_port(0);
         let proven = side.len() > 1 || side.iter().any(|node| self.reaches(Port(*node), gateway));
-        let must = proven && side.iter().any(can_claim);
+        let must = proven && !outdated && side.iter().any(can_claim);
         let Revision(revision) = newest.revision;
         match holders.as_slice() {
             [] if must => Some(format!("{vip} (revision {revision}) is held by nobody among {among}")),
@@ -85,7 +87,9 @@ impl World {
     }
 
     fn entitled_by(&self, spec: &VipSpec, node: usize) -> bool {
-        self.nodes.get(node).is_some_and(|node| spec.nodes.contains(&node.name) && !node.state.excluded)
+        self.nodes.get(node).is_some_and(|node| {
+            spec.nodes.contains(&node.name) && !node.state.excluded && !node.state.out_of_service
+        })
     }
 
     /// What a core says it holds is what its events said.
@@ -103,8 +107,9 @@ impl World {
         }
     }
 
-    /// Every client's packets go to a holder, and arrive (`served`: also where frames are lost, that can't be said).
-    pub fn judge_clients(&mut self, served: bool) {
+    /// Every client's packets go to a holder, and arrive. Where frames are lost that can't be promised: a client that
+    /// missed every announcement is reached by the next refresh (rule A46), up to two minutes later.
+    pub fn judge_clients(&mut self, lossy: bool) {
         let mut wrong = Vec::new();
         for (index, host) in self.hosts.iter().enumerate() {
             let port = self.host_port(index);
@@ -126,11 +131,18 @@ impl World {
                     }
                     _ => {}
                 }
+                if lossy {
+                    continue;
+                }
                 let last = self.check.last_served(index, vip);
-                if served && last.is_none_or(|last| self.now.saturating_sub(last) > SERVED_WITHIN) {
+                if last.is_none_or(|last| self.now.saturating_sub(last) > SERVED_WITHIN) {
                     wrong.push(format!("{name} is not served at {vip}"));
                 }
             }
+        }
+        if lossy {
+            self.check.stale_caches(wrong.len());
+            return;
         }
         for text in wrong {
             self.check.violation(self.now, &text);

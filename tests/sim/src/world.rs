@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use herald_l2::{Ablation, Event as News, Nodes, Output, Profile};
+use herald_l2::{Ablation, Event as News, Nodes, Output, Profile, Revision};
 use herald_wire::{Payload, arp};
 
 use crate::Moment;
@@ -22,7 +22,7 @@ use crate::kernel::Kernel;
 use crate::node::{self, Node, gateway};
 use crate::record::{Fact, Record};
 use crate::switch::{Port, Switch};
-use crate::trace::Trace;
+use crate::trace::{Trace, describe_event};
 
 /// What a world is made of.
 #[derive(Clone, Debug)]
@@ -126,6 +126,8 @@ pub struct World {
     /// What figures are made of.
     pub record: Record,
     pub(crate) slots: BTreeMap<usize, usize>,
+    /// The newest revision that any speaker was told of.
+    pub(crate) told: BTreeMap<IpAddr, Revision>,
     vips: Vec<IpAddr>,
     setup: Setup,
     queue: BinaryHeap<Reverse<Scheduled>>,
@@ -159,6 +161,7 @@ impl World {
             trace,
             record: Record::default(),
             slots: BTreeMap::new(),
+            told: BTreeMap::new(),
             vips,
             queue: BinaryHeap::new(),
             order: 0,
@@ -241,6 +244,10 @@ impl World {
                 if self.api_links.delivers(node, session)
                     && let Some(state) = self.nodes.get_mut(node).filter(|node| node.core.is_some())
                 {
+                    for spec in told.specs() {
+                        let newest = self.told.entry(spec.vip).or_default();
+                        *newest = spec.revision.max(*newest);
+                    }
                     state.inputs.push_back(told);
                     self.wake(node);
                 }
@@ -334,7 +341,7 @@ impl World {
     }
 
     fn told(&mut self, node: usize, event: News) {
-        self.note(node, || format!("{event:?}"));
+        self.note(node, || describe_event(&event));
         match event {
             News::Claimed { vip, .. } => {
                 self.check.claimed(self.now, vip, node);
