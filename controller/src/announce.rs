@@ -26,10 +26,6 @@ const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers"
 /// What decides where an address may be announced.
 #[derive(Clone, Copy, Debug)]
 pub struct About<'a> {
-    /// The name of the address's pool.
-    pub pool: &'a str,
-    /// The pool's labels.
-    pub pool_labels: &'a Labels,
     /// Whether the pool has addresses probed before their first announcement.
     pub conflict_detection: ConflictDetection,
     /// The labels of the Service that has the address.
@@ -39,20 +35,13 @@ pub struct About<'a> {
 }
 
 /// Where the address may be announced by layer 2. A pool that no advertisement selects is announced from every node.
-/// `before`: the names listed so far, which stay where there are too many.
-pub fn l2<'a>(
-    about: About<'_>,
-    advertisements: impl Iterator<Item = &'a Meaning>,
-    nodes: &Nodes,
-    before: &[String],
-) -> L2Announce {
-    let of_pool: Vec<&Meaning> =
-        advertisements.filter(|meaning| meaning.selects_pool(about.pool, about.pool_labels)).collect();
+/// `of_pool`: the advertisements that select the address's pool. `before`: the names listed so far, which stay where there are too many.
+pub fn l2(about: About<'_>, of_pool: &[&Meaning], nodes: &Nodes, before: &[String]) -> L2Announce {
     let unasked = Meaning::default();
     let chosen: Vec<&Meaning> = if of_pool.is_empty() {
         vec![&unasked]
     } else {
-        of_pool.into_iter().filter(|meaning| meaning.selects_service(about.service_labels)).collect()
+        of_pool.iter().copied().filter(|meaning| meaning.selects_service(about.service_labels)).collect()
     };
     L2Announce {
         nodes: node_set(&chosen, nodes, about.endpoints, before),
@@ -143,13 +132,11 @@ mod tests {
 
     fn announce_from(advertisements: &[Meaning], nodes: &Nodes, before: &[String]) -> L2Announce {
         let about = About {
-            pool: "default",
-            pool_labels: &labels(&[("net", "lan")]),
             conflict_detection: ConflictDetection::Enabled,
             service_labels: &labels(&[("app", "web")]),
             endpoints: None,
         };
-        l2(about, advertisements.iter(), nodes, before)
+        l2(about, &advertisements.iter().collect::<Vec<_>>(), nodes, before)
     }
 
     fn announce(advertisements: &[Meaning]) -> L2Announce {
@@ -162,10 +149,7 @@ mod tests {
 
     #[test]
     fn a_pool_that_no_advertisement_selects_is_announced_everywhere() {
-        let elsewhere = Meaning { pools: ["other".to_owned()].into(), ..on_rack("a") };
-        for advertisements in [vec![], vec![elsewhere]] {
-            assert_eq!(announce(&advertisements).nodes, NodeSet { mode: NodeMode::All, names: vec![] });
-        }
+        assert_eq!(announce(&[]).nodes, NodeSet { mode: NodeMode::All, names: vec![] });
     }
 
     #[test]
@@ -184,15 +168,6 @@ mod tests {
     fn an_advertisement_for_other_services_leaves_nobody_to_announce() {
         let for_db = Meaning { service_selectors: vec![selector(&[("app", "db")])], ..Meaning::default() };
         assert_eq!(announce(&[for_db]).nodes, NodeSet { mode: NodeMode::Listed, names: vec![] });
-    }
-
-    #[test]
-    fn pools_are_selected_by_name_or_label() {
-        let by_label = Meaning { pool_selectors: vec![selector(&[("net", "lan")])], ..on_rack("a") };
-        let by_name = Meaning { pools: ["default".to_owned()].into(), ..on_rack("a") };
-        for advertisement in [by_label, by_name] {
-            assert_eq!(announce(&[advertisement]).nodes.names, ["n1"]);
-        }
     }
 
     #[test]
@@ -230,13 +205,11 @@ mod tests {
     fn with_local_traffic_policy_only_nodes_with_endpoints_qualify() {
         let names = |advertisements: &[Meaning], endpoints: &[&str]| {
             let about = About {
-                pool: "default",
-                pool_labels: &Labels::new(),
                 conflict_detection: ConflictDetection::Enabled,
                 service_labels: &Labels::new(),
                 endpoints: Some(&endpoints.iter().map(|name| (*name).to_owned()).collect()),
             };
-            let set = l2(about, advertisements.iter(), &three_nodes(), &[]).nodes;
+            let set = l2(about, &advertisements.iter().collect::<Vec<_>>(), &three_nodes(), &[]).nodes;
             assert_eq!(set.mode, NodeMode::Listed);
             set.names
         };

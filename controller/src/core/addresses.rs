@@ -1,6 +1,6 @@
 //! LoadBalancerIPs: carrying out what the allocator says of them, and keeping what they say up to date.
 
-use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
 use herald_crds::L2Announce;
 use herald_ipam::{Input, Labels, List, Owner, PoolName, Release, ReleaseResult, Take, TakeResult, Version};
@@ -11,17 +11,11 @@ use crate::{
     announce::{self, About},
     desired,
     job::{Job, ReleaseJob, TakeJob, UpdateResult},
-    objects::{
-        address::{self, Address},
-        advertisement::Meaning,
-        pool::Pool,
-    },
+    objects::address::{self, Address},
 };
 
 /// How long a new address waits, at the start, for the lists of nodes and advertisements.
 const ANNOUNCE_LISTS: Duration = Duration::from_secs(2);
-/// How long a pool that lost its last advertisement keeps being announced as before.
-const UNADVERTISED: Duration = Duration::from_secs(30);
 
 /// What is going on with one address.
 #[derive(Debug, Default)]
@@ -175,9 +169,6 @@ impl Core {
         let before = known.object.spec.announce.as_ref().and_then(|announce| announce.l2.as_ref());
         let listed = before.map(|l2| l2.nodes.names.as_slice()).unwrap_or_default();
         let l2 = self.where_announced(&owner, &pool, listed)?;
-        if before.is_some() && self.is_suddenly_unadvertised(&pool) {
-            return None;
-        }
         let object = (*known.object).clone();
         let wanted = desired::given(object, &owner, &pool, Some(l2), self.next_revision(address));
         let same = desired::says_the_same(&wanted, &known.object);
@@ -212,56 +203,21 @@ impl Core {
         !left.is_zero()
     }
 
-    /// Whether a pool lost its last advertisement just now. Whoever replaces one by another deletes it first: for that
-    /// moment the pool's addresses must not be announced from everywhere.
-    fn is_suddenly_unadvertised(&self, pool: &PoolName) -> bool {
-        let since = self.unadvertised.get(pool);
-        since.is_some_and(|since| self.now.monotonic.saturating_duration_since(*since) < UNADVERTISED)
-    }
-
-    pub(super) fn note_unadvertised(&mut self) {
-        let Some(meanings) = self.index.meanings() else { return };
-        let meanings: Vec<&Meaning> = meanings.collect();
-        let is_advertised = |pool: &Pool| {
-            meanings.iter().any(|meaning| meaning.selects_pool(pool.name.as_str(), &pool.labels))
-        };
-        let unadvertised: BTreeSet<PoolName> = self
-            .index
-            .pools
-            .values()
-            .filter(|pool| !is_advertised(pool))
-            .map(|pool| pool.name.clone())
-            .collect();
-        self.unadvertised.retain(|pool, _| unadvertised.contains(pool));
-        let mut wake = false;
-        for pool in unadvertised {
-            self.unadvertised.entry(pool).or_insert_with(|| {
-                wake = true;
-                self.now.monotonic
-            });
-        }
-        if wake {
-            self.wake(UNADVERTISED, Wake::Announce);
-        }
-    }
-
     /// Where an address may be announced, or `None` while a list that decides it has not come. `listed`: the nodes
     /// listed so far.
     fn where_announced(&self, owner: &Owner, pool: &PoolName, listed: &[String]) -> Option<L2Announce> {
-        let meanings = self.index.meanings()?;
         let nodes = self.index.nodes.as_ref()?;
         let none = Labels::default();
         let known = self.index.pools.get(pool);
+        let meanings = self.meanings_for(pool, known.map_or(&none, |pool| &pool.labels))?;
         let service = self.index.services.get(&owner.service);
-        let endpoints = self.endpoint_nodes(service)?;
+        let endpoints = self.endpoint_nodes(service).ok()?;
         let about = About {
-            pool: pool.as_str(),
-            pool_labels: known.map_or(&none, |pool| &pool.labels),
             conflict_detection: known.map(|pool| pool.spec.conflict_detection).unwrap_or_default(),
             service_labels: service.map_or(&none, |service| &service.labels),
             endpoints: endpoints.as_ref(),
         };
-        Some(announce::l2(about, meanings, nodes, listed))
+        Some(announce::l2(about, &meanings, nodes, listed))
     }
 
     fn next_revision(&self, address: IpAddr) -> i64 {

@@ -1,5 +1,8 @@
 //! L2Advertisements: what they select, and a condition on each that says whether that exists.
 
+use std::time::Duration;
+
+use herald_ipam::{Labels, PoolName};
 use herald_runtime::watch::Change;
 
 use super::{Core, Wake};
@@ -8,19 +11,26 @@ use crate::{
     conditions::{are_shown, condition},
     index::{InForce, Index},
     job::Job,
-    objects::advertisement::Advertisement,
+    objects::advertisement::{Advertisement, Meaning},
     reasons::AdvertisementReady,
 };
 
 /// The condition's type.
 const READY: &str = "Ready";
+/// How long a deleted advertisement stays in force where no other is about its pools. Whoever replaces one by another
+/// deletes it first, and for that moment its pools' addresses must not be announced from everywhere.
+const DEPARTED: Duration = Duration::from_secs(30);
 
 impl Core {
     pub(super) fn advertisements_changed(&mut self, change: Change<Advertisement>) {
         match change {
             Change::Replaced(list) => {
-                let all = self.index.advertisements.get_or_insert_default();
-                all.retain(|name, _| list.iter().any(|advertisement| &advertisement.name == name));
+                let known = self.index.advertisements.get_or_insert_default().keys().cloned();
+                let gone: Vec<String> =
+                    known.filter(|name| !list.iter().any(|listed| &listed.name == name)).collect();
+                for name in gone {
+                    self.depart(&name);
+                }
                 for advertisement in list {
                     self.index.apply_advertisement(advertisement);
                 }
@@ -40,12 +50,35 @@ impl Core {
             }
             Change::Deleted(advertisement) => {
                 self.index.saw(advertisement.version);
-                if let Some(all) = &mut self.index.advertisements {
-                    all.remove(&advertisement.name);
-                }
+                self.depart(&advertisement.name);
             }
         }
         self.announce_changed();
+    }
+
+    fn depart(&mut self, name: &str) {
+        let gone = self.index.advertisements.as_mut().and_then(|all| all.remove(name));
+        if let Some(meaning) = gone.and_then(|gone| gone.meaning) {
+            self.departed.insert(name.to_owned(), (self.now.monotonic, meaning));
+            self.wake(DEPARTED, Wake::Announce);
+        }
+    }
+
+    pub(super) fn forget_departed(&mut self) {
+        let now = self.now.monotonic;
+        self.departed.retain(|_, (since, _)| now.saturating_duration_since(*since) < DEPARTED);
+    }
+
+    /// The meanings that decide about a pool, or `None` while they have not been listed. One that was deleted a moment
+    /// ago still decides where no other does.
+    pub(super) fn meanings_for(&self, pool: &PoolName, labels: &Labels) -> Option<Vec<&Meaning>> {
+        let about = |meaning: &&Meaning| meaning.selects_pool(pool.as_str(), labels);
+        let present: Vec<&Meaning> = self.index.meanings()?.filter(about).collect();
+        Some(if present.is_empty() {
+            self.departed.values().map(|(_, meaning)| meaning).filter(about).collect()
+        } else {
+            present
+        })
     }
 
     /// Writes the conditions of those that say something else.

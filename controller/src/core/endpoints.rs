@@ -13,6 +13,10 @@ use crate::objects::{endpoints::Endpoints, service::Service};
 /// The nodes of each slice of each Service.
 pub(crate) type AllEndpoints = BTreeMap<ServiceRef, BTreeMap<String, BTreeSet<String>>>;
 
+/// EndpointSlices decide, and have not been listed yet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct EndpointsUnknown;
+
 impl Core {
     /// Whether EndpointSlices are to be watched: from the first Service on that needs them.
     pub fn needs_endpoints(&self) -> bool {
@@ -60,12 +64,14 @@ impl Core {
         }
     }
 
-    /// Where a Service has endpoints, if that limits it: `Some(None)` where it does not, `None` where it does and is
-    /// not known yet.
-    pub(super) fn endpoint_nodes(&self, service: Option<&Service>) -> Option<Option<BTreeSet<String>>> {
-        let Some(service) = service.filter(|service| service.is_local) else { return Some(None) };
-        let all = self.index.endpoints.as_ref()?;
+    /// Where a Service has endpoints, if that limits where it can be announced.
+    pub(super) fn endpoint_nodes(
+        &self,
+        service: Option<&Service>,
+    ) -> Result<Option<BTreeSet<String>>, EndpointsUnknown> {
+        let Some(service) = service.filter(|service| service.is_local) else { return Ok(None) };
+        let all = self.index.endpoints.as_ref().ok_or(EndpointsUnknown)?;
         let slices = all.get(&service.owner.service);
-        Some(Some(slices.into_iter().flat_map(BTreeMap::values).flatten().cloned().collect()))
+        Ok(Some(slices.into_iter().flat_map(BTreeMap::values).flatten().cloned().collect()))
     }
 }

@@ -32,7 +32,11 @@ use crate::{
     job::{Done, Job},
     metrics::Metrics,
     objects::{
-        address::Address, advertisement::Advertisement, endpoints::Endpoints, node::Labelled, pool::Pool,
+        address::Address,
+        advertisement::{Advertisement, Meaning},
+        endpoints::Endpoints,
+        node::Labelled,
+        pool::Pool,
         service::Service,
     },
 };
@@ -98,8 +102,8 @@ pub struct Core {
     services: BTreeMap<ServiceRef, ServiceWork>,
     pools: BTreeMap<PoolName, PoolWork>,
     advertisements_busy: BTreeSet<String>,
-    /// Pools that no advertisement selects, and since when.
-    unadvertised: BTreeMap<PoolName, Instant>,
+    /// Advertisements that were deleted a moment ago, by name.
+    departed: BTreeMap<String, (Instant, Meaning)>,
     needs_endpoints: bool,
     /// Since when addresses are given out.
     open: Option<Instant>,
@@ -125,7 +129,7 @@ impl Core {
             services: BTreeMap::new(),
             pools: BTreeMap::new(),
             advertisements_busy: BTreeSet::new(),
-            unadvertised: BTreeMap::new(),
+            departed: BTreeMap::new(),
             needs_endpoints: false,
             open: None,
             dirty_addresses: BTreeSet::new(),
@@ -171,7 +175,10 @@ impl Core {
                 }
                 Wake::Pool(pool) => self.check_pool(&pool),
                 Wake::Advertisements => self.check_advertisements(),
-                Wake::Announce => self.announce_changed(),
+                Wake::Announce => {
+                    self.forget_departed();
+                    self.announce_changed();
+                }
                 Wake::Retry => self.ipam.handle(Input::Retry),
             }
         }
@@ -302,7 +309,6 @@ impl Core {
 
     /// What decides where addresses may be announced has changed: all of them are looked at again.
     fn announce_changed(&mut self) {
-        self.note_unadvertised();
         self.dirty_addresses.extend(self.index.addresses.keys());
         self.dirty_addresses.extend(self.addresses.keys());
         self.gather(Wake::Advertisements);

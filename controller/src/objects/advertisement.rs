@@ -98,3 +98,19 @@ impl Meaning {
 fn any(selectors: &[Selector], labels: &Labels) -> bool {
     selectors.iter().any(|selector| selector.matches(labels))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pools_are_selected_by_name_or_label_and_all_of_them_by_neither() {
+        let labels: Labels = [("net".to_owned(), "lan".to_owned())].into();
+        let by_label = Selector { labels: labels.clone(), expressions: Vec::new() };
+        let by_label = Meaning { pool_selectors: vec![by_label], ..Meaning::default() };
+        let by_name = Meaning { pools: ["default".to_owned()].into(), ..Meaning::default() };
+        assert!(by_label.selects_pool("any", &labels) && !by_label.selects_pool("any", &Labels::new()));
+        assert!(by_name.selects_pool("default", &Labels::new()) && !by_name.selects_pool("other", &labels));
+        assert!(Meaning::default().selects_pool("any", &Labels::new()));
+    }
+}
