@@ -147,7 +147,7 @@ impl ControlPlane {
     }
 
     /// Starts it again after [`Self::kill_api`].
-    pub fn restart_api(&self) -> Result<()> {
+    pub(crate) fn restart_api(&self) -> Result<()> {
         let started = start_api_server(&self.host, &self.dir, &self.kubernetes)?;
         *self.api_server.lock().unwrap_or_else(PoisonError::into_inner) = started;
         Ok(())

@@ -275,6 +275,12 @@ impl Lab {
         if self.plan.herald { node.start_speaker() } else { Ok(()) }
     }
 
+    /// Starts a killed API server again and waits until it is ready.
+    pub fn restart_api(&self) -> Result<()> {
+        self.control_plane.restart_api()?;
+        self.block_on(self.control_plane.wait_ready(&self.kube.0, &self.plan.progress))
+    }
+
     /// The path of the kubectl program and the arguments before its own.
     pub fn kubectl_program(&self) -> (PathBuf, Vec<String>) {
         let (binary, mut args) = self.kubernetes.program(Program::Kubectl);
@@ -289,7 +295,8 @@ impl Lab {
 
     /// Applies a manifest given as text.
     pub fn kubectl_apply(&self, manifest: &str) -> Result<String> {
-        self.kubectl_fed(&["apply", "-f", "-"], manifest)
+        // Without the mark kubectl takes YAML that begins with a brace for JSON.
+        self.kubectl_fed(&["apply", "-f", "-"], &format!("---\n{manifest}"))
     }
 
     /// Applies a manifest, or all in a directory.

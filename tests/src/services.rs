@@ -140,10 +140,13 @@ impl Lab {
         });
         match waited {
             Ok(lbip) => Ok(lbip?),
-            Err(_) => bail!(
-                "LoadBalancerIP {name}: not {what} within {PATIENCE:?}; it is {:#?}",
-                self.lbip(address)?
-            ),
+            Err(_) => {
+                let now = self.kubectl(&["get", "lbip", &name, "-o", "yaml", "--ignore-not-found"])?;
+                bail!(
+                    "LoadBalancerIP {name}: not {what} within {PATIENCE:?}; it is
+{now}"
+                )
+            }
         }
     }
 

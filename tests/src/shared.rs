@@ -87,8 +87,8 @@ impl Case {
     /// Applies a Service of type LoadBalancer on port 80 (HTTP and echo) with more in its metadata and spec.
     pub fn apply_service(&self, name: &str, metadata: &str, spec: &str) -> Result<String> {
         self.lab.kubectl_apply(&format!(
-            "{{apiVersion: v1, kind: Service, metadata: {{namespace: {}, name: {name}, {metadata}}}, spec: {{{spec}, \
-             type: LoadBalancer, ports: [{{name: http, port: 80}}, {{name: echo, port: 80, protocol: UDP}}]}}}}",
+            "{{apiVersion: v1, kind: Service, metadata: {{namespace: {}, name: {name}, {metadata}}}, spec: {{type: \
+             LoadBalancer, ports: [{{name: http, port: 80}}, {{name: echo, port: 80, protocol: UDP}}], {spec}}}}}",
             self.namespace
         ))
     }

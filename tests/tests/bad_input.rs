@@ -1,0 +1,138 @@
+//! Wrong manifests: refused with one clear reason on the right object, while everything else goes on.
+
+use anyhow::{Context as _, Result, bail, ensure};
+use herald_crds::IPAddressPool;
+use herald_lab::shared::{Case, lab};
+use kube::{Api, runtime::wait::await_condition};
+
+/// Asserts that Services can still get what they could before.
+fn others_go_on(case: &Case) -> Result<()> {
+    case.apply_service("innocent", "", "")?;
+    case.address("innocent")?;
+    Ok(())
+}
+
+/// A Service with these annotations is refused for `reason`, with a message and an event that hold `words`.
+fn refused(name: &str, annotations: &str, reason: &str, words: &[&str]) -> Result<()> {
+    let case = Case::new(name)?;
+    case.apply_service("web", &format!("annotations: {{{annotations}}}"), "")?;
+    let message = case.await_refusal("web", reason)?;
+    for word in words {
+        ensure!(message.contains(word), "the message does not say {word:?}: {message}");
+    }
+    others_go_on(&case)?;
+    let described = case.kubectl(&["describe", "service", "web"])?;
+    let told = described.contains("AllocationFailed") || described.contains("InvalidRequest");
+    ensure!(told, "kubectl describe shows no event:\n{described}");
+    Ok(())
+}
+
+#[test]
+fn a_pool_that_does_not_exist_is_named_with_those_that_do() -> Result<()> {
+    refused("unknown-pool", "heraldlb.io/address-pool: nowhere", "UnknownPool", &["nowhere", "default"])
+}
+
+#[test]
+fn an_address_outside_every_pool_is_refused() -> Result<()> {
+    refused("outside", "metallb.io/loadBalancerIPs: 10.1.2.3", "AddressInNoPool", &["10.1.2.3", "default"])
+}
+
+#[test]
+fn text_that_is_no_address_is_refused() -> Result<()> {
+    refused("no-address", "heraldlb.io/loadBalancerIPs: 192.168.1.999", "InvalidRequest", &["192.168.1.999"])
+}
+
+#[test]
+fn two_addresses_of_one_family_are_refused() -> Result<()> {
+    refused(
+        "one-family",
+        "'heraldlb.io/loadBalancerIPs': '192.168.1.240,192.168.1.241'",
+        "InvalidRequest",
+        &["192.168.1.240"],
+    )
+}
+
+#[test]
+fn an_address_of_another_pool_than_the_one_asked_for_is_refused() -> Result<()> {
+    let both = "heraldlb.io/loadBalancerIPs: 192.168.1.248, heraldlb.io/address-pool: special";
+    refused("other-pool", both, "AddressInOtherPool", &["192.168.1.248", "special"])
+}
+
+#[test]
+fn an_address_in_use_is_refused_and_its_user_named() -> Result<()> {
+    let case = Case::new("in-use")?;
+    case.apply_service("first", "", "")?;
+    let address = case.address("first")?;
+    case.apply_service("second", &format!("annotations: {{heraldlb.io/loadBalancerIPs: {address}}}"), "")?;
+    let message = case.await_refusal("second", "AddressInUse")?;
+    ensure!(message.contains("in-use/first"), "the message does not name its user: {message}");
+    Ok(())
+}
+
+#[test]
+fn an_annotation_and_the_field_that_disagree_are_refused() -> Result<()> {
+    let case = Case::new("disagree")?;
+    case.apply_service(
+        "web",
+        "annotations: {heraldlb.io/loadBalancerIPs: 192.168.1.243}",
+        "loadBalancerIP: 192.168.1.244",
+    )?;
+    let message = case.await_refusal("web", "InvalidRequest")?;
+    ensure!(message.contains("192.168.1.244"), "the message does not name what disagrees: {message}");
+    Ok(())
+}
+
+#[test]
+fn malformed_pools_are_refused_by_the_api_server() -> Result<()> {
+    let lab = lab()?;
+    let broken = ["192.168.1.0/33", "192.168.1.10-fd98::1", "not an address", "192.168.1.1-", ""];
+    for addresses in broken {
+        let pool = format!(
+            "{{apiVersion: heraldlb.io/v1beta1, kind: IPAddressPool, metadata: {{name: broken}}, \
+             spec: {{addresses: ['{addresses}']}}}}"
+        );
+        match lab.kubectl_apply(&pool) {
+            Ok(_) => bail!("a pool with {addresses:?} was accepted"),
+            Err(error) => {
+                ensure!(format!("{error:#}").contains("spec.addresses"), "{addresses:?}: {error:#}")
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What the controller alone can see becomes the pool's condition, and the pool gives nothing.
+fn pool_not_ready(name: &str, addresses: &str, reason: &str, words: &str) -> Result<()> {
+    let lab = lab()?;
+    lab.kubectl_apply(&format!(
+        "{{apiVersion: heraldlb.io/v1beta1, kind: IPAddressPool, metadata: {{name: {name}}}, \
+         spec: {{addresses: ['{addresses}']}}}}"
+    ))?;
+    let ready = |pool: Option<&IPAddressPool>| {
+        let conditions = pool.and_then(|pool| pool.status.as_ref()).map(|status| status.conditions.clone());
+        conditions.into_iter().flatten().find(|condition| condition.type_ == "Ready")
+    };
+    let waited = lab.block_on(async {
+        let pools: Api<IPAddressPool> = Api::all(lab.kube());
+        let judged = await_condition(pools, name, |pool: Option<&IPAddressPool>| {
+            ready(pool).is_some_and(|condition| condition.status == "False")
+        });
+        tokio::time::timeout(herald_lab::services::PATIENCE, judged).await
+    });
+    let condition = ready(waited.with_context(|| format!("pool {name} was not judged"))??.as_ref());
+    let condition = condition.context("a condition that was there and is not")?;
+    lab.kubectl(&["delete", "pool", name])?;
+    ensure!(condition.reason == reason, "{condition:?}");
+    ensure!(condition.message.contains(words), "the message does not say {words:?}: {}", condition.message);
+    others_go_on(&Case::new(&format!("beside-{name}"))?)
+}
+
+#[test]
+fn a_pool_that_overlaps_another_is_not_ready_and_names_it() -> Result<()> {
+    pool_not_ready("overlapping", "192.168.1.250-192.168.1.252", "Overlap", "default")
+}
+
+#[test]
+fn a_pool_with_a_reversed_range_is_not_ready() -> Result<()> {
+    pool_not_ready("reversed", "192.168.1.20-192.168.1.10", "InvalidSpec", "192.168.1.20")
+}
