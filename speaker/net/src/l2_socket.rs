@@ -1,4 +1,4 @@
-//! One packet socket per interface: receives what its filter lets pass, sends whole Ethernet frames.
+//! The packet sockets of one interface: receive what their filters let pass, send whole Ethernet frames.
 
 use std::io::{self, Read};
 use std::net::IpAddr;
@@ -6,21 +6,26 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use socket2::{Domain, SockFilter, Socket, Type};
 
-use herald_wire::hello;
+use herald_wire::{MacAddr, hello};
 
-use crate::filter::Program;
+use crate::filter::{MAX_INTERVALS, Program};
+use crate::poller::Source;
 
-/// What may queue while the loop is busy, in octets: about 1,000 frames at the kernel's accounting. The kernel
-/// grants twice `net.core.rmem_max` at most.
+/// What may queue in each socket while the loop is busy, in octets. The kernel counts some 2 KB for a full frame and
+/// grants twice `net.core.rmem_max` at most: some hundred frames by default.
 const RECEIVE_BUFFER: usize = 1 << 20;
 
-/// An AF_PACKET socket bound to one interface.
+/// AF_PACKET sockets bound to one interface: one for hellos, which therefore have a buffer that no flood of
+/// questions can fill, and one for the rest.
 ///
-/// From the first frame on it queues only what the filter lets pass: it is created for no protocol, which receives
-/// nothing, and bound to all protocols once the filter is attached. Its own frames never come back.
+/// From the first frame on they queue only what their filter lets pass: they are created for no protocol, which
+/// receives nothing, and bound to all protocols once the filter is attached. Not to one protocol, because such
+/// sockets stand behind traffic control, where a CNI's programs may drop what they don't know. Own frames never
+/// come back.
 #[derive(Debug)]
 pub struct L2Socket {
-    socket: Socket,
+    hellos: PacketSocket,
+    others: PacketSocket,
     ifindex: u32,
 }
 
@@ -53,7 +58,7 @@ pub enum OpenError {
 }
 
 impl L2Socket {
-    /// Opens a socket on the interface, for hello frames and for these addresses of interest.
+    /// Opens the sockets of an interface, for hello frames and for these addresses of interest.
     pub fn open(ifindex: u32, interest: &[IpAddr]) -> Result<Self, OpenError> {
         let failed = |operation| {
             move |error: io::Error| match error.raw_os_error() {
@@ -62,13 +67,19 @@ impl L2Socket {
                 _ => OpenError::Io { operation, ifindex, error },
             }
         };
-        let socket = Socket::new(Domain::PACKET, Type::RAW.nonblocking().cloexec(), None);
-        let this = Self { socket: socket.map_err(failed("socket"))?, ifindex };
+        let socket = || {
+            let socket = Socket::new(Domain::PACKET, Type::RAW.nonblocking().cloexec(), None);
+            socket.map(PacketSocket).map_err(failed("socket"))
+        };
+        let this = Self { hellos: socket()?, others: socket()?, ifindex };
+        this.hellos.attach(&Program::hello()).map_err(failed("SO_ATTACH_FILTER"))?;
         this.set_interest(interest).map_err(failed("SO_ATTACH_FILTER"))?;
-        this.socket.set_recv_buffer_size(RECEIVE_BUFFER).map_err(failed("SO_RCVBUF"))?;
-        this.ignore_outgoing().map_err(failed("PACKET_IGNORE_OUTGOING"))?;
-        this.join_hello_group().map_err(failed("PACKET_ADD_MEMBERSHIP"))?;
-        this.bind().map_err(failed("bind"))?;
+        this.hellos.join(ifindex, hello::GROUP).map_err(failed("PACKET_ADD_MEMBERSHIP"))?;
+        for socket in [&this.hellos, &this.others] {
+            socket.0.set_recv_buffer_size(RECEIVE_BUFFER).map_err(failed("SO_RCVBUF"))?;
+            socket.ignore_outgoing().map_err(failed("PACKET_IGNORE_OUTGOING"))?;
+            socket.bind(ifindex).map_err(failed("bind"))?;
+        }
         Ok(this)
     }
 
@@ -79,15 +90,9 @@ impl L2Socket {
 
     /// Replaces the filter, in one step: no frame is judged by none or by half of it.
     pub fn set_interest(&self, interest: &[IpAddr]) -> io::Result<()> {
-        let mut max = crate::filter::MAX_INTERVALS;
+        let mut max = MAX_INTERVALS;
         loop {
-            let program = Program::with_at_most(interest, max);
-            let filter: Vec<SockFilter> = program
-                .instructions()
-                .iter()
-                .map(|op| SockFilter::new(op.code, op.jt, op.jf, op.k))
-                .collect();
-            match self.socket.attach_filter(&filter) {
+            match self.others.attach(&Program::with_at_most(interest, max)) {
                 // The kernel charges filters, the old and the new one, to net.core.optmem_max, which was 20 KB
                 // before Linux 6.7: a coarser filter still keeps storms out.
                 Err(error) if error.raw_os_error() == Some(libc::ENOMEM) && max > 1 => max /= 4,
@@ -96,13 +101,52 @@ impl L2Socket {
         }
     }
 
-    /// The next frame, cut to the buffer; `None` when there is none.
+    /// The next frame, cut to the buffer, hellos before others; `None` when there is none.
     ///
     /// `None` also when the interface went down: the interface monitor tells that, and it may come back.
     pub fn receive<'b>(&self, buffer: &'b mut [u8]) -> io::Result<Option<&'b [u8]>> {
+        let len = match self.hellos.receive(buffer)? {
+            Some(len) => Some(len),
+            None => self.others.receive(buffer)?,
+        };
+        Ok(len.and_then(|len| buffer.get(..len)))
+    }
+
+    /// Sends a whole Ethernet frame.
+    ///
+    /// `WouldBlock` and ENOBUFS mean that the interface's queue is full, ENETDOWN that it is down: the frame is
+    /// lost, as it may be on the wire.
+    pub fn send(&self, frame: &[u8]) -> io::Result<()> {
+        self.others.0.send(frame).map(drop)
+    }
+
+    /// Frames that passed a filter and found the receive buffer full, since the last call.
+    pub fn take_drops(&self) -> io::Result<u32> {
+        Ok(self.hellos.take_drops()?.saturating_add(self.others.take_drops()?))
+    }
+}
+
+impl Source for L2Socket {
+    fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        [self.hellos.0.as_fd(), self.others.0.as_fd()].into_iter()
+    }
+}
+
+#[derive(Debug)]
+struct PacketSocket(Socket);
+
+impl PacketSocket {
+    fn attach(&self, program: &Program) -> io::Result<()> {
+        let filter: Vec<SockFilter> =
+            program.instructions().iter().map(|op| SockFilter::new(op.code, op.jt, op.jf, op.k)).collect();
+        self.0.attach_filter(&filter)
+    }
+
+    /// The next frame's length.
+    fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         loop {
-            return match (&self.socket).read(buffer) {
-                Ok(len) => Ok(buffer.get(..len)),
+            return match (&self.0).read(buffer) {
+                Ok(len) => Ok(Some(len)),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
                 Err(error) if error.raw_os_error() == Some(libc::ENETDOWN) => Ok(None),
@@ -111,22 +155,13 @@ impl L2Socket {
         }
     }
 
-    /// Sends a whole Ethernet frame.
-    ///
-    /// `WouldBlock` and ENOBUFS mean that the interface's queue is full, ENETDOWN that it is down: the frame is
-    /// lost, as it may be on the wire.
-    pub fn send(&self, frame: &[u8]) -> io::Result<()> {
-        self.socket.send(frame).map(drop)
-    }
-
-    /// Frames that passed the filter and found the receive buffer full, since the last call.
-    pub fn take_drops(&self) -> io::Result<u32> {
+    fn take_drops(&self) -> io::Result<u32> {
         let mut statistics = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
         let mut len = option_len::<libc::tpacket_stats>();
         // SAFETY: the descriptor is open, `statistics` is valid for writing `len` octets, both outlive the call.
         let result = unsafe {
             libc::getsockopt(
-                self.socket.as_raw_fd(),
+                self.0.as_raw_fd(),
                 libc::SOL_PACKET,
                 libc::PACKET_STATISTICS,
                 (&raw mut statistics).cast(),
@@ -140,14 +175,14 @@ impl L2Socket {
         self.set_option(libc::PACKET_IGNORE_OUTGOING, &1_i32)
     }
 
-    /// Lets the interface receive the hello group, for as long as the socket is open.
-    fn join_hello_group(&self) -> io::Result<()> {
+    /// Lets the interface receive a group, for as long as the socket is open.
+    fn join(&self, ifindex: u32, group: MacAddr) -> io::Result<()> {
         let mut address = [0; 8];
-        for (to, from) in address.iter_mut().zip(hello::GROUP.octets()) {
+        for (to, from) in address.iter_mut().zip(group.octets()) {
             *to = from;
         }
         let membership = libc::packet_mreq {
-            mr_ifindex: i32::try_from(self.ifindex).unwrap_or(-1),
+            mr_ifindex: i32::try_from(ifindex).unwrap_or(-1),
             mr_type: short(libc::PACKET_MR_MULTICAST),
             mr_alen: 6,
             mr_address: address,
@@ -160,7 +195,7 @@ impl L2Socket {
         // the call.
         let result = unsafe {
             libc::setsockopt(
-                self.socket.as_raw_fd(),
+                self.0.as_raw_fd(),
                 libc::SOL_PACKET,
                 option,
                 (&raw const *value).cast(),
@@ -170,11 +205,11 @@ impl L2Socket {
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    fn bind(&self) -> io::Result<()> {
+    fn bind(&self, ifindex: u32) -> io::Result<()> {
         let address = libc::sockaddr_ll {
             sll_family: short(libc::AF_PACKET),
             sll_protocol: short(libc::ETH_P_ALL).to_be(),
-            sll_ifindex: i32::try_from(self.ifindex).unwrap_or(-1),
+            sll_ifindex: i32::try_from(ifindex).unwrap_or(-1),
             sll_hatype: 0,
             sll_pkttype: 0,
             sll_halen: 0,
@@ -182,19 +217,9 @@ impl L2Socket {
         };
         // SAFETY: the descriptor is open; `address` is a whole sockaddr_ll and outlives the call.
         let result = unsafe {
-            libc::bind(
-                self.socket.as_raw_fd(),
-                (&raw const address).cast(),
-                option_len::<libc::sockaddr_ll>(),
-            )
+            libc::bind(self.0.as_raw_fd(), (&raw const address).cast(), option_len::<libc::sockaddr_ll>())
         };
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-    }
-}
-
-impl AsFd for L2Socket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
     }
 }
 

@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 
 /// Names what became ready; chosen by the caller, see [`Poller::add`].
@@ -28,6 +28,18 @@ pub struct Poller {
     waker: Waker,
     /// The deadline the timer is set to, so that an unchanged one costs no system call.
     armed: Option<u64>,
+}
+
+/// What a poller can watch: whatever has a descriptor, or several.
+pub trait Source {
+    /// The descriptors, open for as long as the source lives.
+    fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>>;
+}
+
+impl<T: AsFd> Source for T {
+    fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        std::iter::once(self.as_fd())
+    }
 }
 
 /// Ends a [`Poller::wait`] from any thread, at once or as soon as it begins.
@@ -63,17 +75,16 @@ impl Poller {
         Ok(poller)
     }
 
-    /// Reports `fd` as `token` whenever it is readable. A closed descriptor drops out by itself.
-    pub fn add(&self, fd: &impl AsFd, token: Token) -> io::Result<()> {
+    /// Reports `source` as `token` whenever it is readable. A closed descriptor drops out by itself.
+    pub fn add(&self, source: &impl Source, token: Token) -> io::Result<()> {
+        source.descriptors().try_for_each(|fd| self.add_descriptor(fd, token))
+    }
+
+    fn add_descriptor(&self, fd: BorrowedFd<'_>, token: Token) -> io::Result<()> {
         let mut event = libc::epoll_event { events: EPOLLIN, u64: token.0 };
         // SAFETY: both descriptors are open for the time of the call, as we borrow them; `event` outlives it.
         let result = unsafe {
-            libc::epoll_ctl(
-                self.epoll.as_raw_fd(),
-                libc::EPOLL_CTL_ADD,
-                fd.as_fd().as_raw_fd(),
-                &raw mut event,
-            )
+            libc::epoll_ctl(self.epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd.as_raw_fd(), &raw mut event)
         };
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }

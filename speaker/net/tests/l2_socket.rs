@@ -5,10 +5,10 @@
 mod namespace;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use herald_net::clock::boottime_nanos;
 use herald_net::poller::{Poller, Token};
 use herald_net::{L2Socket, OpenError};
 use herald_wire::hello::{self, Header, KeyId, Keyring, Message, Secret};
@@ -33,18 +33,50 @@ fn sockets() -> (L2Socket, L2Socket) {
 
 /// Waits for the next frame.
 fn next(socket: &L2Socket) -> Vec<u8> {
+    next_until(socket, None).expect("without a deadline")
+}
+
+/// Waits for the next frame until a deadline has passed, in nanoseconds.
+fn next_until(socket: &L2Socket, deadline: Option<u64>) -> Option<Vec<u8>> {
     let mut poller = Poller::new().unwrap();
-    poller.add(&socket.as_fd(), Token(0)).unwrap();
+    poller.add(socket, Token(0)).unwrap();
     let mut buffer = [0; 2048];
     loop {
         if let Some(frame) = socket.receive(&mut buffer).unwrap() {
-            return frame.to_vec();
+            return Some(frame.to_vec());
         }
-        poller.wait(None).unwrap();
+        if poller.wait(deadline).unwrap().deadline {
+            return None;
+        }
     }
 }
 
-/// A hello, which every filter lets pass: sent last, it shows that what came before has been judged.
+/// Sends `frame` from the peer many times, never more than the kernel's queue of arriving frames holds: what was sent
+/// has been judged when this returns.
+fn flood(peer: &L2Socket, frame: &[u8], count: usize) {
+    const WITNESSED: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 77);
+    let witness = L2Socket::open(namespace::ifindex("ours"), &[WITNESSED.into()]).unwrap();
+    let mark = Arp::probe(WITNESSED, PEER).to_frame(Ethernet::broadcast(PEER));
+    let mut left = count;
+    while left > 0 {
+        let chunk = left.min(200);
+        (0..chunk).for_each(|_| peer.send(frame).unwrap());
+        left -= chunk;
+        let arrived = || {
+            peer.send(&mark).unwrap();
+            let deadline = boottime_nanos() + 100_000_000;
+            std::iter::from_fn(|| next_until(&witness, Some(deadline))).any(|frame| frame == mark)
+        };
+        while !arrived() {}
+    }
+}
+
+/// An answer to us, which every filter lets pass: sent last, it shows that what came before has been judged.
+fn end() -> Vec<u8> {
+    let sender = Ipv4Addr::new(192, 0, 2, 1);
+    Arp::who_has(sender, sender, OURS).answer(PEER).to_frame(Ethernet::new(OURS, PEER))
+}
+
 fn hello(counter: u64, destination: MacAddr) -> Vec<u8> {
     let header = Header {
         cluster: ClusterId(1),
@@ -61,19 +93,18 @@ fn hello(counter: u64, destination: MacAddr) -> Vec<u8> {
 
 /// Sends the frames from the peer; returns the places of those that reached us.
 fn passing(ours: &L2Socket, peer: &L2Socket, frames: &[Vec<u8>]) -> Vec<usize> {
-    let last = hello(u64::MAX, hello::GROUP);
+    let last = end();
     for frame in frames.iter().chain([&last]) {
         peer.send(frame).unwrap();
     }
     let mut passed = Vec::new();
-    let mut places = 0..frames.len();
     loop {
         let frame = next(ours);
         if frame == last {
             return passed;
         }
-        let place = places.find(|place| without_tag(&frames[*place]) == frame);
-        passed.push(place.unwrap_or_else(|| panic!("not sent, or out of order: {frame:02x?}")));
+        let place = frames.iter().position(|sent| without_tag(sent) == frame);
+        passed.push(place.unwrap_or_else(|| panic!("not sent: {frame:02x?}")));
     }
 }
 
@@ -287,9 +318,7 @@ fn a_storm_of_foreign_arp_reaches_nobody_and_fills_nothing() {
         Arp::who_has(FOREIGN4, Ipv4Addr::new(192, 168, 1, 8), PEER).to_frame(Ethernet::broadcast(PEER));
     namespace::with_veth(|| {
         let (ours, peer) = sockets();
-        for _ in 0..100_000 {
-            peer.send(&foreign).unwrap();
-        }
+        flood(&peer, &foreign, 100_000);
         assert!(passing(&ours, &peer, &[]).is_empty());
         assert_eq!(ours.take_drops().unwrap(), 0);
     });
@@ -300,9 +329,7 @@ fn frames_that_find_the_buffer_full_are_counted_once() {
     let ask = Arp::who_has(VIP4, FOREIGN4, PEER).to_frame(Ethernet::broadcast(PEER));
     namespace::with_veth(|| {
         let (ours, peer) = sockets();
-        for _ in 0..20_000 {
-            peer.send(&ask).unwrap();
-        }
+        flood(&peer, &ask, 20_000);
         let mut received = 0;
         while ours.receive(&mut [0; 64]).unwrap().is_some() {
             received += 1;
@@ -311,6 +338,23 @@ fn frames_that_find_the_buffer_full_are_counted_once() {
         assert!(drops > 0, "the buffer held all {received}");
         assert_eq!(received + drops, 20_000);
         assert_eq!(ours.take_drops().unwrap(), 0);
+    });
+}
+
+#[test]
+fn a_flood_of_questions_neither_delays_nor_loses_a_hello() {
+    let ask = Arp::who_has(VIP4, FOREIGN4, PEER).to_frame(Ethernet::broadcast(PEER));
+    namespace::with_veth(|| {
+        let (ours, peer) = sockets();
+        flood(&peer, &ask, 20_000);
+        let hellos: Vec<_> = (0..50).map(|counter| hello(counter, hello::GROUP)).collect();
+        for hello in &hellos {
+            peer.send(hello).unwrap();
+        }
+        for hello in &hellos {
+            assert_eq!(next(&ours), *hello);
+        }
+        assert_eq!(next(&ours), ask);
     });
 }
 
@@ -335,6 +379,7 @@ fn an_interface_that_goes_down_and_up_is_heard_again() {
         let frame = hello(1, hello::GROUP);
         assert_eq!(ours.send(&frame).unwrap_err().raw_os_error(), Some(libc::ENETDOWN));
         namespace::ip("link set ours up");
+        namespace::wait_for_carrier(&["ours", "peer"]);
         assert!(passing(&ours, &peer, &[]).is_empty());
         ours.send(&frame).unwrap();
         assert_eq!(next(&peer), frame);

@@ -1,9 +1,9 @@
-//! The classic BPF program that each packet socket carries: what the speaker needs reaches it, the rest costs the
-//! kernel a handful of instructions and is never copied.
+//! The classic BPF programs of the two packet sockets of an interface: what the speaker needs reaches it, the rest
+//! costs the kernel a handful of instructions and is never copied.
 //!
-//! What passes, of frames that are not addressed to another host and belong to no VLAN of another interface:
+//! What passes, of frames that are not addressed to another host and belong to no VLAN of another interface, into
+//! the one socket hello frames (EtherType 0x88b5), into the other:
 //!
-//! - hello frames (EtherType 0x88b5);
 //! - ARP whose target or sender protocol address is of interest;
 //! - ARP replies addressed to this host: answers to our own probes;
 //! - neighbour solicitations and advertisements whose target is of interest;
@@ -25,6 +25,8 @@ mod program;
 mod tests;
 
 use std::net::IpAddr;
+
+use herald_wire::{echo, hello};
 
 use self::intervals::Intervals;
 use self::program::{Fragment, Load, branch};
@@ -54,13 +56,24 @@ const ICMPV6_TYPE: Load = Load::byte(54);
 const NDP_TARGET: u32 = 62;
 
 /// A program for a packet socket.
+///
+///
 #[derive(Debug, Clone)]
 pub struct Program {
     instructions: Vec<Instruction>,
 }
 
 impl Program {
-    /// The program for these addresses of interest.
+    /// The program for hello frames.
+    pub fn hello() -> Self {
+        let is_hello = program::equals(u32::from(hello::ETHERTYPE.0));
+        // The EtherType first: on most frames that is all there is to do.
+        let hello = not_for_another_host().or_else(not_of_another_vlan()).or_else(Fragment::accept());
+        let whole = ETHERTYPE.then(branch(is_hello, hello, Fragment::drop()));
+        Self { instructions: whole.assemble() }
+    }
+
+    /// The program for everything else, with these addresses of interest.
     pub fn new(interest: &[IpAddr]) -> Self {
         Self::with_at_most(interest, MAX_INTERVALS)
     }
@@ -103,12 +116,7 @@ fn not_of_another_vlan() -> Fragment {
 }
 
 fn by_ethertype(v4: &Intervals, v6_target: Fragment) -> Fragment {
-    let cases = [
-        (libc::ETH_P_ARP, arp(v4)),
-        (libc::ETH_P_IP, icmp()),
-        (libc::ETH_P_IPV6, icmpv6(v6_target)),
-        (i32::from(herald_wire::hello::ETHERTYPE.0), Fragment::accept()),
-    ];
+    let cases = [(libc::ETH_P_ARP, arp(v4)), (libc::ETH_P_IP, icmp()), (libc::ETH_P_IPV6, icmpv6(v6_target))];
     let tests = cases.into_iter().rev().fold(Fragment::drop(), |others, (ethertype, case)| {
         branch(program::equals(ethertype.cast_unsigned()), case, others)
     });
@@ -169,7 +177,7 @@ fn v6_target(v6: &Intervals, max: usize) -> Fragment {
 
 /// Octets of an echo message of ours.
 const ECHO_LEN: u32 = 16;
-const _: () = assert!(herald_wire::echo::LEN == ECHO_LEN as usize, "the length this filter lets pass");
+const _: () = assert!(echo::LEN == ECHO_LEN as usize, "the length this filter lets pass");
 
 fn to_this_host(then: Fragment) -> Fragment {
     Load::PACKET_TYPE.then(branch(program::equals(program::PACKET_HOST), then, Fragment::miss()))

@@ -84,7 +84,7 @@ fn wanted(interest: &[IpAddr], frame: &Received) -> bool {
     let to_us = frame.packet_type() == program::PACKET_HOST;
     let of_interest = |ip: IpAddr| interest.contains(&ip);
     match herald_wire::parse(&frame.bytes).expect("a well-formed frame").payload {
-        herald_wire::Payload::Hello(_) => true,
+        herald_wire::Payload::Hello(_) => false,
         herald_wire::Payload::Arp(arp) => {
             (to_us && arp.operation == arp::Operation::Reply)
                 || of_interest(arp.tpa.into())
@@ -207,6 +207,14 @@ proptest! {
         for frame in &frames {
             agree(&program, &interest, frame);
         }
+    }
+
+    #[test]
+    fn the_program_for_hellos_takes_nothing_else(frame in received()) {
+        let foreign_vlan = frame.vlan.is_some_and(|tag| tag & 0xfff != 0);
+        let is_hello = frame.bytes[12..14] == [0x88, 0xb5];
+        let wanted = is_hello && !foreign_vlan && frame.packet_type() != program::PACKET_OTHERHOST;
+        prop_assert_eq!(run(&Program::hello(), &frame).0, wanted);
     }
 
     #[test]

@@ -7,7 +7,10 @@
 use std::fs;
 use std::io::{self, Write};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
+
+use herald_net::monitor::{Interface, Monitor};
 
 /// Runs `test` on a thread of its own in a new network namespace.
 pub(crate) fn in_a_new_one<T: Send>(test: impl FnOnce() -> T + Send) -> T {
@@ -31,15 +34,42 @@ pub(crate) fn in_a_new_one<T: Send>(test: impl FnOnce() -> T + Send) -> T {
 }
 
 /// The same with `ours` (02:00:00:00:00:01) and `peer` (02:00:00:00:00:02) connected and up, without the kernel's own
-/// IPv6 chatter.
+/// IPv6 chatter. The thread keeps to one processor, so that frames arrive in the order they are sent.
+/// One test at a time: all namespaces share the processor's queue of arriving frames, and a flood fills it.
 pub(crate) fn with_veth<T: Send>(test: impl FnOnce() -> T + Send) -> T {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     in_a_new_one(|| {
         write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
         ip("link add ours address 02:00:00:00:00:01 type veth peer name peer address 02:00:00:00:00:02");
         ip("link set ours up");
         ip("link set peer up");
+        wait_for_carrier(&["ours", "peer"]);
+        keep_to_one_processor();
         test()
     })
+}
+
+/// Until frames sent on these interfaces are not lost: the kernel activates them a moment after they are set up.
+pub(crate) fn wait_for_carrier(names: &[&str]) {
+    let mut monitor = Monitor::open().expect("netlink");
+    let up = |interfaces: Vec<Interface>| {
+        let has_carrier =
+            |name| interfaces.iter().any(|interface| interface.name == name && interface.carrier);
+        names.iter().all(|name| has_carrier(*name))
+    };
+    while !up(monitor.changed().expect("netlink")) {}
+}
+
+fn keep_to_one_processor() {
+    // SAFETY: an all-zero set is a valid, empty one; CPU_SET only writes into it; it outlives the call, which
+    // changes this thread alone.
+    let result = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(usize::try_from(libc::sched_getcpu()).unwrap_or_default(), &mut set);
+        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set)
+    };
+    assert_eq!(result, 0, "{}", io::Error::last_os_error());
 }
 
 /// `ip` of iproute2 in this namespace.
