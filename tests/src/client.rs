@@ -1,14 +1,22 @@
 //! What a user's machine does with an address: ask for a page, open connections.
 
 use std::{
+    collections::BTreeSet,
     io::{Read as _, Write as _},
-    net::{IpAddr, SocketAddr, TcpStream},
+    net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, anyhow};
 
-use crate::{lab::Lab, lan::Host};
+use crate::{lab::Lab, lan::Host, sniffer::Sniffer};
+
+/// How long a question may stay unanswered: the kernel repeats it after a second, twice.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Far more than an answer takes.
+const SECOND_ANSWER: Duration = Duration::from_millis(100);
+/// A port that no Service of the lab has; what is sent there makes the kernel ask, no more.
+const DISCARD: u16 = 9;
 
 /// A page and how long it took from the first SYN to the last byte.
 #[derive(Debug, Clone)]
@@ -47,7 +55,30 @@ impl Lab {
     }
 }
 
+impl Lab {
+    /// Makes the client ask anew who has `address`, and names every host that answers.
+    pub fn who_answers(&self, sniffer: &Sniffer, address: IpAddr) -> Result<BTreeSet<String>> {
+        let asked = Instant::now();
+        self.client().ask_for(address)?;
+        sniffer.wait_for(asked, PATIENCE, |frame| frame.answers(address)).context("nobody answers")?;
+        // A second answerer answers the same broadcast: only time shows that there is none.
+        std::thread::park_timeout(SECOND_ANSWER);
+        let seen = sniffer.seen();
+        let answers = seen.iter().filter(|frame| frame.at >= asked && frame.answers(address));
+        Ok(answers.map(|frame| frame.from.clone()).collect())
+    }
+}
+
 impl Host {
+    /// Has the kernel resolve `address` anew, as before a first packet.
+    fn ask_for(&self, address: IpAddr) -> Result<()> {
+        self.forget_neighbours()?;
+        let local: SocketAddr =
+            if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
+        let sent = self.netns.run(move || UdpSocket::bind(local)?.send_to(b"who has", (address, DISCARD)))?;
+        sent.with_context(|| format!("a datagram to {address}")).map(drop)
+    }
+
     /// Fetches `http://address:port/`, once.
     pub fn http_get(&self, address: IpAddr, port: u16) -> Result<Page> {
         let target = SocketAddr::new(address, port);

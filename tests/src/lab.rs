@@ -275,6 +275,28 @@ impl Lab {
         if self.plan.herald { node.start_speaker() } else { Ok(()) }
     }
 
+    /// Makes everything whole that a test may have broken: cables, switch, API server, nodes, speakers. Gives the
+    /// names of the nodes whose speakers had to be woken or started.
+    pub fn repair(&self) -> Result<Vec<String>> {
+        self.lan.heal()?;
+        self.control_plane.resume_api()?;
+        let mut repaired = Vec::new();
+        for node in &self.nodes {
+            self.lan.mend(node.name())?;
+            if node.proxy(Process::exited).is_ok_and(|ended| ended.is_none()) {
+                node.speaker(Process::resume)?;
+                if node.speaker(Process::exited)?.is_none() {
+                    continue;
+                }
+                node.start_speaker()?;
+            } else {
+                self.power_on(node.name())?;
+            }
+            repaired.push(node.name().to_owned());
+        }
+        Ok(repaired)
+    }
+
     /// Starts a killed API server again and waits until it is ready.
     pub fn restart_api(&self) -> Result<()> {
         self.control_plane.restart_api()?;

@@ -199,7 +199,7 @@ impl Lan {
 
     fn apply(&self, faults: &Faults) -> Result<()> {
         let mut script =
-            "add table bridge faults\ndelete table bridge faults\ntable bridge faults { chain crossing {\n\
+            "add table bridge faults\ndelete table bridge faults\ntable bridge faults {\nchain crossing {\n\
                           type filter hook forward priority 0;\n"
                 .to_owned();
         for (from, to) in &faults.one_way {
@@ -208,7 +208,7 @@ impl Lan {
         if faults.loss > 0 {
             writeln!(script, "numgen random mod 100 < {} drop", faults.loss)?;
         }
-        script.push_str("} }\n");
+        script.push_str("}\n}\n");
         self.netns.nft(&script)
     }
 }

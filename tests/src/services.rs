@@ -138,16 +138,11 @@ impl Lab {
             )
             .await
         });
-        match waited {
-            Ok(lbip) => Ok(lbip?),
-            Err(_) => {
-                let now = self.kubectl(&["get", "lbip", &name, "-o", "yaml", "--ignore-not-found"])?;
-                bail!(
-                    "LoadBalancerIP {name}: not {what} within {PATIENCE:?}; it is
-{now}"
-                )
-            }
-        }
+        let Ok(lbip) = waited else {
+            let now = self.kubectl(&["get", "lbip", &name, "-o", "yaml", "--ignore-not-found"])?;
+            bail!("LoadBalancerIP {name}: not {what} within {PATIENCE:?}; it is\n{now}")
+        };
+        Ok(lbip?)
     }
 
     /// Waits until exactly one node is reported as holder of `address`, and names it.

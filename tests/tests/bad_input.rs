@@ -94,7 +94,7 @@ fn malformed_pools_are_refused_by_the_api_server() -> Result<()> {
         match lab.kubectl_apply(&pool) {
             Ok(_) => bail!("a pool with {addresses:?} was accepted"),
             Err(error) => {
-                ensure!(format!("{error:#}").contains("spec.addresses"), "{addresses:?}: {error:#}")
+                ensure!(format!("{error:#}").contains("spec.addresses"), "{addresses:?}: {error:#}");
             }
         }
     }

@@ -30,11 +30,13 @@ pub struct Bounds {
     pub dual: Duration,
     /// For how long a client that sends all the time may reach nobody; `None`: no promise (loss, partitions).
     pub gap: Option<Duration>,
+    /// How soon what a dead node held is somebody else's; `None`: no promise.
+    pub takeover: Option<Duration>,
 }
 
 impl Bounds {
     /// No promise at all.
-    pub const NOTHING: Self = Self { moves: Moves::Any, dual: Duration::MAX, gap: None };
+    pub const NOTHING: Self = Self { moves: Moves::Any, dual: Duration::MAX, gap: None, takeover: None };
 }
 
 /// One address changed hands.
@@ -59,6 +61,8 @@ pub struct Measured {
     pub dual: Duration,
     /// The longest time a client that sent all the time reached nobody.
     pub gap: Duration,
+    /// The longest time until what a dead node held was somebody else's.
+    pub takeover: Duration,
     /// Clients that ended with packets to the wrong node, where frames are lost.
     pub stale: usize,
 }
@@ -77,6 +81,7 @@ pub struct Check {
     struck_vips: BTreeMap<IpAddr, Moment>,
     both: BTreeMap<(IpAddr, usize, usize), Moment>,
     served: BTreeMap<(usize, IpAddr), Moment>,
+    orphaned: BTreeMap<IpAddr, Moment>,
     measured: Measured,
     violations: Vec<String>,
 }
@@ -94,6 +99,7 @@ impl Check {
             struck_vips: BTreeMap::new(),
             both: BTreeMap::new(),
             served: BTreeMap::new(),
+            orphaned: BTreeMap::new(),
             measured: Measured::default(),
             violations: Vec::new(),
         }
@@ -141,6 +147,13 @@ impl Check {
             self.violation(now, &text);
         }
         self.holders.entry(vip).or_default().insert(node);
+        if let Some(since) = self.orphaned.remove(&vip) {
+            let takeover = now.saturating_sub(since);
+            self.measured.takeover = self.measured.takeover.max(takeover);
+            if self.bounds.takeover.is_some_and(|most| takeover > most) {
+                self.violation(now, &format!("{vip} was without a holder for {} ms", takeover.as_millis()));
+            }
+        }
         match self.last_holder.insert(vip, node) {
             Some(from) if from != node && now >= self.warm_at => {
                 self.moved(Move { at: now, vip, from, to: node });
@@ -183,6 +196,10 @@ impl Check {
         }
         if let Some(holders) = self.holders.get_mut(&vip) {
             holders.remove(&node);
+            // Of several it is now the others'.
+            if let Some(other) = holders.first() {
+                self.last_holder.insert(vip, *other);
+            }
         }
     }
 
@@ -191,6 +208,16 @@ impl Check {
         for holders in self.holders.values_mut() {
             holders.remove(&node);
         }
+    }
+
+    /// A node has died: what it held alone is nobody's.
+    pub fn died(&mut self, now: Moment, node: usize) {
+        for (vip, holders) in &self.holders {
+            if holders.iter().eq([&node]) {
+                self.orphaned.insert(*vip, now);
+            }
+        }
+        self.ended(node);
     }
 
     /// Looks for addresses held twice. `connected`: whether two nodes run and hear each other.
@@ -265,7 +292,7 @@ mod tests {
     }
 
     fn check(moves: Moves) -> Check {
-        let bounds = Bounds { moves, dual: at(250), gap: Some(at(300)) };
+        let bounds = Bounds { moves, dual: at(250), gap: Some(at(300)), takeover: None };
         let mut check = Check::new(bounds, at(1_000));
         check.claimed(at(500), vip(), 0);
         check
@@ -297,6 +324,17 @@ mod tests {
         again.released(at(1_500), vip(), 0);
         again.claimed(at(1_600), vip(), 0);
         assert_eq!(violations(again), [""; 0], "taking one's own back is no move");
+    }
+
+    #[test]
+    fn a_dead_holder_is_to_be_followed_in_time() {
+        for (claimed_at, broken) in [(1_700, 0), (1_701, 1)] {
+            let mut check = check(Moves::Any);
+            check.bounds.takeover = Some(at(200));
+            check.died(at(1_500), 0);
+            check.claimed(at(claimed_at), vip(), 1);
+            assert_eq!(violations(check).len(), broken);
+        }
     }
 
     #[test]

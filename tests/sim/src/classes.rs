@@ -43,13 +43,18 @@ const fn class(
         Some(ms) => Some(Duration::from_millis(ms)),
         None => None,
     };
-    let bounds = Bounds { moves, dual: Duration::from_millis(dual_ms), gap };
+    let bounds = Bounds { moves, dual: Duration::from_millis(dual_ms), gap, takeover: None };
     Class { name, about, bounds, settle: Duration::from_secs(2), lossy: false, schedule }
 }
 
 impl Class {
     const fn settles_in(self, ms: u64) -> Self {
         Self { settle: Duration::from_millis(ms), ..self }
+    }
+
+    /// What a dead node held is taken over within this.
+    const fn taken_over_in(self, ms: u64) -> Self {
+        Self { bounds: Bounds { takeover: Some(Duration::from_millis(ms)), ..self.bounds }, ..self }
     }
 
     const fn with_loss(self) -> Self {
@@ -65,10 +70,13 @@ pub const CLASSES: &[Class] = &[
     class("start", "nodes start one by one over 5 s", Moves::None, 250, Some(300), disturbances::start),
     class("loss", "30 % loss on every path for 20 s", Moves::None, 1_000, None, disturbances::loss)
         .with_loss(),
-    class("crash", "a holder dies", ONCE, 250, Some(250), disasters::crash),
+    class("crash", "a holder dies", ONCE, 250, Some(250), disasters::crash)
+        .taken_over_in(130),
     class("crash-loss", "a holder dies at 10 to 30 % loss", ONCE, 1_000, None, disasters::crash_loss)
-        .with_loss(),
-    class("crash-two", "two nodes die within 150 ms", Moves::FromStruck(2), 250, Some(450), disasters::crash_two),
+        .with_loss()
+        .taken_over_in(700),
+    class("crash-two", "two nodes die within 150 ms", Moves::FromStruck(2), 250, Some(450), disasters::crash_two)
+        .taken_over_in(300),
     class("return", "a holder dies and comes back", ONCE, 250, Some(250), disasters::comes_back),
     class("restart-quick", "a speaker is killed and back before it is missed", Moves::None, 250, Some(100),
         disturbances::restart_quick),

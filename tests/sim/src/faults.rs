@@ -142,7 +142,7 @@ impl World {
                     node.crash();
                 }
                 self.api_links.cut(node);
-                self.check.ended(node);
+                self.check.died(now, node);
                 if !link {
                     self.switch.set_link(Port(node), false);
                 }
@@ -210,7 +210,13 @@ impl World {
                 self.switch.set_cut(Port(node), Port(to), *cut);
             }
             Fault::ApiCut(_) => self.api_links.cut(node),
-            Fault::ApiBack(_) => self.connect_api(node),
+            Fault::ApiBack(_) => {
+                // What it held by older copies may be another's by now.
+                for vip in self.vips().to_vec() {
+                    self.check.strike_vip(vip, now + AFTERMATH * 2);
+                }
+                self.connect_api(node);
+            }
             Fault::Node { state, .. } => {
                 if state.excluded || state.out_of_service {
                     strike(self, LASTING);

@@ -17,6 +17,7 @@ pub mod dice;
 mod disasters;
 mod disturbances;
 pub mod faults;
+pub mod figures;
 pub mod host;
 pub mod kernel;
 pub mod neighbour;

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 use herald_l2::Ablation;
 use herald_sim::classes::{self, CLASSES, Class};
+use herald_sim::figures;
 use herald_sim::run::{self, Summary};
 use herald_sim::trace::Detail;
 
@@ -37,6 +38,18 @@ struct Flags {
     /// Take a rule out.
     #[arg(long, value_enum)]
     without: Vec<Rule>,
+    /// Measure detection instead, and print Markdown tables.
+    #[arg(long)]
+    figures: bool,
+    /// Crashes per row of the figures.
+    #[arg(long, default_value_t = 2_000)]
+    crashes: u64,
+    /// Modelled hours for false failovers.
+    #[arg(long, default_value_t = 10)]
+    hours: u64,
+    /// Nodes of the largest segment measured.
+    #[arg(long, default_value_t = 1_000)]
+    largest: usize,
     /// List the classes.
     #[arg(long)]
     list: bool,
@@ -70,14 +83,19 @@ fn main() -> Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
+    if flags.figures {
+        let size = figures::Size { crashes: flags.crashes, hours: flags.hours, largest: flags.largest };
+        figures::print(&mut out, &size, flags.threads.unwrap_or_else(run::processors))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut good = true;
     if let Some(seed) = flags.seed {
         for class in picked {
             good &= one(&mut out, class, seed, &flags)?;
         }
     } else {
-        writeln!(out, "| class | seeds | failed | moves | held twice | gap | stale | first failed seed |")?;
-        writeln!(out, "|---|---|---|---|---|---|---|---|")?;
+        writeln!(out, "| class | seeds | failed | moves | held twice | taken over | gap | stale | first failed seed |")?;
+        writeln!(out, "|---|---|---|---|---|---|---|---|---|")?;
         for class in picked {
             let threads = flags.threads.unwrap_or_else(run::processors);
             let summary =
@@ -111,12 +129,13 @@ fn row(out: &mut impl Write, class: &Class, summary: &Summary) -> io::Result<()>
     let first = summary.failed.first().map(|seed| run::replay(class, *seed)).unwrap_or_default();
     writeln!(
         out,
-        "| {} | {} | {} | {} | {} ms | {} ms | {} | {first} |",
+        "| {} | {} | {} | {} | {} ms | {} ms | {} ms | {} | {first} |",
         class.name,
         summary.runs,
         summary.failed.len(),
         summary.moves,
         summary.dual.as_millis(),
+        summary.takeover.as_millis(),
         summary.gap.as_millis(),
         summary.stale,
     )?;

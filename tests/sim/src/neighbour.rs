@@ -81,6 +81,11 @@ impl Cache {
         entry.mac.filter(|_| !matches!(entry.state, State::Incomplete { .. } | State::Failed))
     }
 
+    /// The link is down: the kernel forgets everybody behind it.
+    pub fn flush(&mut self) {
+        self.entries.clear();
+    }
+
     /// A packet is to be sent.
     pub fn send(&mut self, now: Moment, ip: IpAddr) -> Use {
         let entry =

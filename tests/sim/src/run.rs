@@ -65,6 +65,8 @@ pub struct Summary {
     pub dual: Duration,
     /// The longest time a client reached nobody.
     pub gap: Duration,
+    /// The longest time until what a dead node held was somebody else's.
+    pub takeover: Duration,
     /// Clients that ended with packets to the wrong node, where frames are lost.
     pub stale: usize,
 }
@@ -76,6 +78,7 @@ impl Summary {
         self.runs += 1;
         self.moves = self.moves.max(most.unwrap_or(0));
         self.dual = self.dual.max(outcome.measured.dual);
+        self.takeover = self.takeover.max(outcome.measured.takeover);
         self.gap = self.gap.max(outcome.measured.gap);
         self.stale += outcome.measured.stale;
         if !outcome.violations.is_empty() {

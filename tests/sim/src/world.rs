@@ -473,9 +473,16 @@ impl World {
     /// Both ends of a cable see it go or come.
     pub fn set_link(&mut self, port: Port, up: bool) {
         self.switch.set_link(port, up);
-        if port.0 < self.nodes.len() {
-            let at = self.now + self.dice.ms(1, 10);
-            self.schedule(at, Event::LinkNews { node: port.0 });
+        match port.0.checked_sub(self.nodes.len()) {
+            None => {
+                let at = self.now + self.dice.ms(1, 10);
+                self.schedule(at, Event::LinkNews { node: port.0 });
+            }
+            Some(host) => {
+                if let Some(host) = self.hosts.get_mut(host).filter(|_| !up) {
+                    host.cache.flush();
+                }
+            }
         }
     }
 
