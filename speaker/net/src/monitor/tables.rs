@@ -301,3 +301,74 @@ fn only_v6(ip: IpAddr) -> Option<Ipv6Addr> {
         IpAddr::V6(ip) => Some(ip),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const KINDS: [u16; 6] = [
+        libc::RTM_NEWLINK,
+        libc::RTM_DELLINK,
+        libc::RTM_NEWADDR,
+        libc::RTM_DELADDR,
+        libc::RTM_NEWROUTE,
+        libc::RTM_DELROUTE,
+    ];
+
+    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+        let len = u16::try_from(4 + value.len()).unwrap();
+        let mut bytes = [len.to_ne_bytes(), kind.to_ne_bytes()].concat();
+        bytes.extend(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    /// An IPv4 default route in the main table.
+    fn default_route(attributes: &[Vec<u8>]) -> Vec<u8> {
+        let header = [2, 0, 0, 0, 254, 3, 0, 1, 0, 0, 0, 0];
+        [&header[..], &attributes.concat()].concat()
+    }
+
+    #[test]
+    fn each_next_hop_of_a_multipath_route_is_a_gateway() {
+        let hop = |ifindex: u32, gateway: [u8; 4]| {
+            let gateway = attribute(libc::RTA_GATEWAY, &gateway);
+            let len = u16::try_from(NEXT_HOP_HEADER_LEN + gateway.len()).unwrap();
+            [&len.to_ne_bytes()[..], &[0, 0], &ifindex.to_ne_bytes(), &gateway].concat()
+        };
+        let hops = [hop(3, [10, 0, 0, 1]), hop(4, [10, 0, 0, 2])].concat();
+        let metric = attribute(libc::RTA_PRIORITY, &100_u32.to_ne_bytes());
+        let routes = DefaultRoute::parse(&default_route(&[attribute(libc::RTA_MULTIPATH, &hops), metric]));
+        let gateway = |last| Gateway { metric: 100, ip: IpAddr::from([10, 0, 0, last]) };
+        assert_eq!(
+            routes,
+            [
+                DefaultRoute { ifindex: 3, gateway: gateway(1) },
+                DefaultRoute { ifindex: 4, gateway: gateway(2) }
+            ]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_message_is_taken_or_left_but_never_panics(
+            messages in vec((prop::sample::select(&KINDS[..]), vec(any::<u8>(), 0..80)), 0..8),
+            attributes in vec((0_u16..70, vec(any::<u8>(), 0..40)), 0..4),
+        ) {
+            let attributes: Vec<_> =
+                attributes.into_iter().map(|(kind, value)| attribute(kind, &value)).collect();
+            let mut tables = Tables::default();
+            for (kind, payload) in messages {
+                tables.apply(kind, &payload);
+                let _ = DefaultRoute::parse(&payload);
+            }
+            tables.apply(libc::RTM_NEWLINK, &[&[0, 0, 1, 0, 5, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0, 0][..], &attributes.concat()].concat());
+            tables.apply(libc::RTM_NEWADDR, &[&[2, 24, 0, 0, 5, 0, 0, 0][..], &attributes.concat()].concat());
+            tables.replace_routes(DefaultRoute::parse(&default_route(&attributes)));
+            tables.interfaces();
+        }
+    }
+}
