@@ -3,7 +3,6 @@
 //! The deadline is a timerfd on CLOCK_BOOTTIME: absolute, unlike an epoll timeout neither rounded nor delayed by
 //! the thread's timer slack, and it also fires at the right time after the machine was suspended.
 
-use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -49,8 +48,8 @@ pub struct Waker(Arc<File>);
 /// What ended a wait. Several at once are usual, none as well (an interrupted wait).
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Ready {
-    /// Descriptors that have something to read, or an error to fetch.
-    pub tokens: HashSet<Token>,
+    /// What has something to read, or an error to fetch, each once.
+    pub tokens: Vec<Token>,
     /// The deadline has passed.
     pub deadline: bool,
     /// A [`Waker`] called.
@@ -121,9 +120,9 @@ impl Poller {
             match token {
                 DEADLINE => ready.deadline = self.deadline_has_passed()?,
                 WAKER => ready.woken = drain(&self.waker.0)?,
-                token => {
-                    ready.tokens.insert(token);
-                }
+                // Of one source several descriptors may be ready.
+                token if ready.tokens.contains(&token) => {}
+                token => ready.tokens.push(token),
             }
         }
         Ok(ready)
