@@ -15,8 +15,8 @@ use herald_wire::{Epoch, NodeId};
 use crate::context::{Context, Rule};
 use crate::output::{Cause, Event, Gone, ReleaseReason};
 use crate::ownership::{
-    Candidate, Candidates, Decision, Eligibility, Gate, Rival, Standing, View, compare, decide, may_hold,
-    rank,
+    Candidate, Candidates, Decision, Eligibility, Gate, Rank, Rival, Standing, View, compare, decide,
+    may_hold, rank,
 };
 use crate::peers::Status;
 use crate::segment::Segment;
@@ -62,6 +62,7 @@ impl Segment {
         let theirs = Standing { revision: claim.revision, reach, epoch: claim.epoch, node: from };
         let mine = vip.mine;
         if let Some(mine) = mine
+            && self.state != Lifecycle::Leaving
             && compare(vip.addr, &theirs, &standing(cx, &mine)) == Ordering::Less
         {
             self.assert_claim(cx, id, mine, theirs.epoch);
@@ -305,8 +306,8 @@ impl Segment {
             hint_until,
             newest_revision: vip.max_revision,
             free_since,
-            rank,
-            cordoned: cx.node.cordoned,
+            rank: Rank { before: rank, cordoned: cx.node.cordoned },
+            leaving: self.state == Lifecycle::Leaving,
             gate,
             needs_proof: matches!(vip.freed_by, Some((_, Gone::Dead { .. }))),
             probe: needs_probe,
@@ -437,7 +438,7 @@ impl Segment {
         let never_held = vip.never_held();
         let freed_by = vip.freed_by.take();
         // A claim made in ignorance of others must not beat theirs: it is raised when they have been asked.
-        let sure = self.peers.any_present() && self.tables_are_known();
+        let sure = self.peers.met_anybody() && self.tables_are_known();
         let Some(vip) = self.vips.get_mut(id) else { return };
         let epoch = Epoch(vip.max_epoch.0.saturating_add(u64::from(sure)));
         self.tentative |= !sure;

@@ -135,6 +135,21 @@ pub(crate) fn may_hold(spec: &VipSpec, name: Option<&NodeName>) -> bool {
     }
 }
 
+/// My place among those that might take an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rank {
+    /// How many come before me.
+    pub(crate) before: u32,
+    /// My node is cordoned.
+    pub(crate) cordoned: bool,
+}
+
+impl Rank {
+    fn steps(self) -> u32 {
+        if self.cordoned { self.before.saturating_add(CORDONED_RANKS) } else { self.before }
+    }
+}
+
 /// This node's own right to the address (rule A29).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Eligibility {
@@ -175,9 +190,9 @@ pub(crate) struct View {
     /// Since when nobody holds it.
     pub(crate) free_since: Instant,
     /// My rank (rule A32).
-    pub(crate) rank: u32,
-    /// My node is cordoned.
-    pub(crate) cordoned: bool,
+    pub(crate) rank: Rank,
+    /// I am LEAVING: whoever wants it may have it (rule A44).
+    pub(crate) leaving: bool,
     /// The conditions that are the same for all addresses of a segment.
     pub(crate) gate: Gate,
     /// Its holder was suspected: claims want fresh proof.
@@ -244,7 +259,7 @@ pub(crate) fn decide(view: &View) -> Decision {
 
 fn decide_held(view: &View, mine: &Standing) -> Decision {
     if let Some(rival) = view.live
-        && compare(view.vip, &rival.standing, mine) == Ordering::Greater
+        && (view.leaving || compare(view.vip, &rival.standing, mine) == Ordering::Greater)
     {
         return Decision::Yield(rival.standing.node);
     }
@@ -264,8 +279,8 @@ fn decide_override(view: &View, rival: &Rival) -> Decision {
     if !view.gate.open {
         return Decision::Blocked;
     }
-    let turn =
-        (since + RANK_STEP * view.rank.saturating_add(4)).max(view.gate.not_before.unwrap_or_default());
+    let turn = (since + RANK_STEP * view.rank.steps().saturating_add(4))
+        .max(view.gate.not_before.unwrap_or_default());
     if view.now < turn { Decision::Wait(turn) } else { Decision::Override }
 }
 
@@ -278,8 +293,7 @@ fn decide_free(view: &View) -> Decision {
     if !view.gate.open {
         return Decision::Blocked;
     }
-    let ranks = if view.cordoned { view.rank.saturating_add(CORDONED_RANKS) } else { view.rank };
-    let turn = (view.free_since + RANK_STEP * ranks)
+    let turn = (view.free_since + RANK_STEP * view.rank.steps())
         .max(view.gate.not_before.unwrap_or_default())
         .max(view.hint_until.unwrap_or_default());
     if view.now < turn {

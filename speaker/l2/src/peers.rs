@@ -26,9 +26,14 @@ const PENDING: usize = 256;
 /// The second are those that wait to be let in; the first are mostly recordings.
 const CHALLENGES_PER_SECOND: u32 = 20;
 const CHALLENGES_PER_SECOND_UNHEARD: u32 = 200;
-/// A challenge is sent again after this, then twice this, and so on: recordings die out.
+/// A challenge is sent again after this; twice and four times this from then on, because under loss many are needed.
 const CHALLENGE_RETRY: Duration = Duration::from_millis(50);
-const CHALLENGE_DOUBLINGS: u32 = 8;
+const CHALLENGE_DOUBLINGS: u32 = 2;
+/// Who has not answered so many is a recording, almost certainly: it dies out.
+const CHALLENGES_IN_EARNEST: u32 = 12;
+const CHALLENGE_RECORDING: Duration = Duration::from_secs(10);
+/// A newcomer waits so long for those that it hears and has not got to know.
+const ACQUAINTANCE: Duration = Duration::from_secs(1);
 /// A peer that is gone is forgotten after this (rule A21).
 pub(crate) const FORGET: Duration = Duration::from_mins(1);
 
@@ -103,8 +108,18 @@ pub(crate) enum Accepted {
 #[derive(Clone, Copy, Debug)]
 struct Pending {
     salt: Salt,
+    first: Instant,
     sent: Instant,
     tries: u32,
+}
+
+/// How long to wait for an answer to the challenge after so many before it.
+fn retry_after(tries: u32) -> Duration {
+    if tries < CHALLENGES_IN_EARNEST {
+        CHALLENGE_RETRY * 2u32.pow(tries.min(CHALLENGE_DOUBLINGS))
+    } else {
+        CHALLENGE_RECORDING
+    }
 }
 
 /// All peers of a segment.
@@ -115,6 +130,7 @@ pub(crate) struct Peers {
     timers: BinaryHeap<Reverse<(Instant, NodeId)>>,
     challenged: Bucket,
     challenged_unheard: Bucket,
+    met_anybody: bool,
 }
 
 impl Peer {
@@ -227,7 +243,7 @@ impl Peers {
     pub(crate) fn challenge(&mut self, triple: Triple, now: Instant, salt: Salt) -> Option<Salt> {
         let known = self.pending.get(&triple).copied();
         if let Some(Pending { sent, tries, .. }) = known
-            && now.since(sent) < CHALLENGE_RETRY * 2u32.pow(tries.min(CHALLENGE_DOUBLINGS))
+            && now.since(sent) < retry_after(tries)
         {
             return None;
         }
@@ -250,8 +266,19 @@ impl Peers {
         // The same triple gets the same salt again, so that a late answer to the first still counts.
         let salt = known.map_or(salt, |pending| pending.salt);
         let tries = known.map_or(0, |pending| pending.tries + 1);
-        self.pending.insert(triple, Pending { salt, sent: now, tries });
+        let first = known.map_or(now, |pending| pending.first);
+        self.pending.insert(triple, Pending { salt, first, sent: now, tries });
         Some(salt)
+    }
+
+    /// A peer has been known here since the start.
+    pub(crate) fn met_anybody(&self) -> bool {
+        self.met_anybody
+    }
+
+    /// Somebody who is heard has not echoed yet, and may still.
+    pub(crate) fn any_being_met(&self, now: Instant) -> bool {
+        self.pending.values().any(|pending| now.since(pending.first) < ACQUAINTANCE)
     }
 
     /// Takes up a peer that echoed its salt.
@@ -268,6 +295,7 @@ impl Peers {
             return Accepted::No;
         }
         self.pending.retain(|waiting, _| waiting.node != triple.node);
+        self.met_anybody = true;
         match self.map.insert(triple.node, Peer::new(triple, counter, mac, hello, now)) {
             None => Accepted::New,
             Some(before) => Accepted::Again(Box::new(before)),

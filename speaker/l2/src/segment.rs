@@ -27,6 +27,8 @@ use crate::vips::{Client, VipTable};
 
 /// A newcomer listens at least this long (rule A24).
 const LISTEN_MIN: Duration = Duration::from_secs(1);
+/// And this much longer at most.
+const LISTEN_EXTRA: Duration = Duration::from_secs(1);
 /// The lower interface of one segment is listened for this long before the higher one speaks again (rule A52).
 const IDLE_FOR: Duration = Duration::from_secs(5);
 /// A leaver answers until everything is claimed, at most this long (rule A44).
@@ -134,6 +136,16 @@ impl Segment {
         let holders =
             self.peers.present().map(|peer| peer.interval).filter(|interval| *interval <= cx.h() * 4);
         LISTEN_MIN.max(holders.max().unwrap_or_default() * 4)
+    }
+
+    /// Rule A24, and under loss a little longer: to claim beside a holder that is heard, but not yet known, helps nobody.
+    fn listen_until(&self, cx: &Context) -> Option<Instant> {
+        let until = self.listen_since? + self.listen_time(cx);
+        let latest = until + LISTEN_EXTRA;
+        if cx.now >= until && cx.now < latest && self.peers.any_being_met(cx.now) {
+            return Some((cx.now + cx.f()).min(latest));
+        }
+        Some(until)
     }
 
     /// One frame. The answer to a client is in the outputs when this returns.
@@ -487,9 +499,8 @@ impl Segment {
 
     /// When [`Self::handle_timeout`] is due.
     pub(crate) fn next_timeout(&self, cx: &Context) -> Option<Instant> {
-        let listen = self.listen_since.filter(|_| self.state == Lifecycle::Listen);
         [
-            listen.map(|since| since + self.listen_time(cx)),
+            self.listen_until(cx).filter(|_| self.state == Lifecycle::Listen),
             self.idle_since.map(|since| since + IDLE_FOR),
             self.peers.next_due(),
             self.vips.next_due(),
@@ -510,8 +521,7 @@ impl Segment {
         if self.idle_since.is_some_and(|since| cx.now >= since + IDLE_FOR) {
             self.idle_since = None;
         }
-        let listened = self.listen_since.is_some_and(|since| cx.now >= since + self.listen_time(cx));
-        if self.state == Lifecycle::Listen && listened {
+        if self.state == Lifecycle::Listen && self.listen_until(cx).is_some_and(|until| cx.now >= until) {
             self.state = Lifecycle::Active;
             self.active_since = Some(cx.now);
             cx.event(Event::Active { ifindex });
