@@ -1,11 +1,21 @@
-//! herald-controller: reads its flags and runs.
+//! herald-controller: see the library.
 
-use clap::Parser as _;
-use herald_controller::flags::Flags;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
+use herald_controller::{flags::Flags, run};
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
     let flags = Flags::parse();
-    herald_runtime::telemetry::init(&flags.log_level)?;
-    herald_controller::run(flags).await
+    if let Err(error) = herald_runtime::telemetry::init(&flags.log_level) {
+        Flags::command().error(ErrorKind::InvalidValue, error).exit();
+    }
+    match run(flags).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{}", herald_runtime::telemetry::chain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
 }

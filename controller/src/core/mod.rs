@@ -13,6 +13,8 @@ mod advertisements;
 mod endpoints;
 mod pools;
 mod services;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},

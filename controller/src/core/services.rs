@@ -315,7 +315,8 @@ impl Core {
         let work = self.services.get_mut(name)?;
         let changed =
             work.written.is_some() && work.written == status.ingress && !shows_ingress(service, status);
-        if !changed {
+        // A restoration under way was counted when it began.
+        if !changed || work.restore {
             return None;
         }
         let since = work.struck.map_or(CALM, |struck| now.saturating_duration_since(struck));

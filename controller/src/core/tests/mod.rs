@@ -1,0 +1,374 @@
+//! The core, driven directly: recorded objects in, jobs out, carried out by a model of the API server.
+
+mod world;
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use self::world::World;
+use crate::job::EventKind;
+
+fn pair(status: &str, reason: &str) -> (String, String) {
+    (status.to_owned(), reason.to_owned())
+}
+
+#[test]
+fn a_service_gets_the_lowest_address_in_two_writes_and_one_event() {
+    let mut world = World::running(&["10.0.0.0/30"]);
+    world.settle();
+    world.service("web", json!({}), json!({}));
+    assert_eq!(world.shows("web"), ["10.0.0.0"]);
+    assert_eq!(world.writes, ["take", "status"]);
+    assert_eq!(world.events.iter().map(|event| event.kind).collect::<Vec<_>>(), [EventKind::Allocated]);
+    assert_eq!(world.condition("web", "Allocated"), pair("True", "Allocated"));
+    assert_eq!(world.condition("web", "Announced"), pair("False", "NoHolder"));
+    world.check();
+}
+
+#[test]
+fn nothing_is_given_out_before_every_list_has_come() {
+    let mut world = World::new();
+    world.pool("default", json!({"addresses": ["10.0.0.0/30"]}));
+    world.service("web", json!({}), json!({}));
+    world.nodes();
+    assert_eq!(world.writes, Vec::<&str>::new());
+    world.start();
+    assert_eq!(world.shows("web"), ["10.0.0.0"]);
+}
+
+#[test]
+fn a_restart_with_everything_assigned_writes_nothing() {
+    let mut world = World::running(&["10.0.0.0/29", "fd00::/120"]);
+    world.service("web", json!({}), json!({}));
+    world.service(
+        "dual",
+        json!({}),
+        json!({"ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv6", "IPv4"]}),
+    );
+    world.service("wrong", json!({"metallb.io/address-pool": "nope"}), json!({}));
+    world.advertisement("ad", json!({"nodeSelectors": [{"matchLabels": {"node": "n2"}}]}));
+    world.held_by("10.0.0.0", Some("n2"));
+    world.pass(Duration::from_secs(60));
+    assert_eq!(world.shows("dual"), ["fd00::", "10.0.0.1"], "the primary family first");
+    for _ in 0..2 {
+        world.restart();
+        world.pass(Duration::from_secs(60));
+        assert_eq!(world.writes, Vec::<&str>::new());
+        assert!(world.events.is_empty());
+    }
+    world.check();
+}
+
+#[test]
+fn a_crash_between_the_two_writes_is_made_good() {
+    let mut world = World::running(&["10.0.0.0/30"]);
+    world.service("first", json!({}), json!({}));
+    world.hold();
+    world.service("web", json!({}), json!({}));
+    world.let_go();
+    world.edit_ingress("web", None, None);
+    world.restart();
+    assert_eq!(world.shows("web"), ["10.0.0.1"]);
+    world.check();
+}
+
+#[test]
+fn a_hand_edit_is_undone_and_a_persistent_one_without_a_fight() {
+    let mut world = World::running(&["10.0.0.0/30"]);
+    world.service("web", json!({}), json!({}));
+    world.edit_ingress("web", None, None);
+    assert_eq!(world.shows("web"), ["10.0.0.0"], "cleared: shown again at once");
+    world.edit_ingress("web", Some("192.0.2.9"), Some("kubectl-edit"));
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.shows("web"), ["10.0.0.0"], "changed by a person: put right");
+    world.writes.clear();
+    for _ in 0..600 {
+        world.edit_ingress("web", Some("192.0.2.9"), None);
+        world.pass(Duration::from_millis(100));
+    }
+    let restored = world.writes.iter().filter(|write| **write == "status").count();
+    assert!((3..=12).contains(&restored), "{restored} writes in a minute against 600");
+    world.pass(Duration::from_mins(6));
+    assert_eq!(world.shows("web"), ["10.0.0.0"]);
+}
+
+#[test]
+fn another_controller_is_named_and_left_alone_until_it_lets_go() {
+    let mut world = World::running(&["10.0.0.0/30"]);
+    world.service("web", json!({}), json!({}));
+    world.edit_ingress("web", Some("192.0.2.9"), Some("cloud-provider"));
+    assert_eq!(world.shows("web"), ["192.0.2.9"]);
+    assert_eq!(world.condition("web", "Allocated"), pair("False", "AnotherController"));
+    world.settle();
+    world.pass(Duration::from_mins(30));
+    assert_eq!(world.writes, Vec::<&str>::new());
+    world.edit_ingress("web", None, None);
+    world.pass(Duration::from_mins(30));
+    assert_eq!(world.shows("web"), ["10.0.0.0"]);
+    assert_eq!(world.condition("web", "Allocated"), pair("True", "Allocated"));
+}
+
+#[test]
+fn a_type_change_frees_the_address_and_leaves_nothing_of_ours_behind() {
+    let mut world = World::running(&["10.0.0.0/32"]);
+    world.service("web", json!({}), json!({}));
+    world.service("other", json!({}), json!({}));
+    assert_eq!(world.condition("other", "Allocated"), pair("False", "NoAddressAvailable"));
+    world.service("web", json!({}), json!({"type": "ClusterIP"}));
+    assert!(!world.has_marks("web"));
+    assert_eq!(world.shows("other"), ["10.0.0.0"], "who waits gets it");
+    world.service("other", json!({}), json!({"type": "ClusterIP"}));
+    assert!(!world.has_marks("other") && world.address("10.0.0.0").is_none());
+}
+
+#[test]
+fn a_service_that_waits_in_vain_and_changes_its_type_keeps_no_conditions() {
+    let mut world = World::running(&["10.0.0.0/32"]);
+    world.service("web", json!({"metallb.io/address-pool": "nope"}), json!({}));
+    assert_eq!(world.condition("web", "Allocated"), pair("False", "UnknownPool"));
+    world.service("web", json!({}), json!({"type": "ClusterIP"}));
+    assert!(!world.has_marks("web"));
+}
+
+#[test]
+fn a_service_that_comes_back_before_its_release_keeps_its_address() {
+    let mut world = World::running(&["10.0.0.0/30"]);
+    world.service("web", json!({}), json!({}));
+    world.hold();
+    world.service("web", json!({}), json!({"type": "ClusterIP"}));
+    world.service("web", json!({}), json!({}));
+    world.let_go();
+    world.pass(Duration::from_secs(5));
+    assert_eq!(
+        (world.shows("web"), world.users("10.0.0.0")),
+        (vec!["10.0.0.0".to_owned()], vec!["web".to_owned()])
+    );
+    world.check();
+}
+
+#[test]
+fn a_list_that_lacks_a_living_service_releases_nothing() {
+    let mut world = World::running(&["10.0.0.0/30"]);
+    world.service("web", json!({}), json!({}));
+    world.core.handle(
+        super::Now { monotonic: std::time::Instant::now(), wall: k8s_openapi::jiff::Timestamp::UNIX_EPOCH },
+        super::Event::Services(herald_runtime::watch::Change::Replaced(Vec::new())),
+    );
+    world.pass(Duration::from_secs(1));
+    world.list_services();
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.users("10.0.0.0"), ["web"], "the live GET says otherwise (B8)");
+    assert_eq!(world.shows("web"), ["10.0.0.0"]);
+}
+
+#[test]
+fn a_class_that_is_not_ours_is_never_touched() {
+    let mut world = World::running(&["10.0.0.0/30"]);
+    world.service("web", json!({}), json!({"loadBalancerClass": "example.com/other"}));
+    world.pass(Duration::from_secs(5));
+    assert!(!world.has_marks("web") && world.shows("web").is_empty());
+}
+
+#[test]
+fn an_address_object_that_a_user_deletes_is_made_again_with_a_higher_revision() {
+    let mut world = World::running(&["10.0.0.0/30"]);
+    world.service("web", json!({}), json!({}));
+    let before = world.address("10.0.0.0").unwrap().spec.revision;
+    world.delete_address("10.0.0.0");
+    assert_eq!(world.users("10.0.0.0"), ["web"]);
+    assert!(world.address("10.0.0.0").unwrap().spec.revision > before);
+    assert_eq!(world.shows("web"), ["10.0.0.0"]);
+}
+
+#[test]
+fn a_request_that_changes_moves_and_one_that_becomes_impossible_does_not() {
+    let mut world = World::running(&["10.0.0.0/29"]);
+    world.service("other", json!({}), json!({}));
+    world.service("web", json!({"metallb.universe.tf/loadBalancerIPs": "10.0.0.5"}), json!({}));
+    world.service("web", json!({"metallb.universe.tf/loadBalancerIPs": "10.0.0.6"}), json!({}));
+    assert_eq!(world.shows("web"), ["10.0.0.6"]);
+    assert!(world.address("10.0.0.5").is_none());
+    world.service("web", json!({"metallb.universe.tf/loadBalancerIPs": "10.0.0.0"}), json!({}));
+    assert_eq!(world.shows("web"), ["10.0.0.6"]);
+    assert_eq!(world.condition("web", "Allocated"), pair("True", "RequestUnmet"));
+    assert_eq!(world.events.last().unwrap().kind, EventKind::Failed);
+    world.check();
+}
+
+#[test]
+fn deleting_every_pool_changes_nobodys_address() {
+    let mut world = World::running(&["10.0.0.0/29"]);
+    world.service("web", json!({}), json!({}));
+    let announce = world.address("10.0.0.0").unwrap().spec.announce.clone();
+    world.delete_pool("default");
+    world.pass(Duration::from_mins(1));
+    world.restart();
+    world.pass(Duration::from_mins(1));
+    assert_eq!(world.shows("web"), ["10.0.0.0"]);
+    assert_eq!(
+        world.address("10.0.0.0").unwrap().spec.announce,
+        announce,
+        "what was announced stays so (B25)"
+    );
+    assert_eq!(world.condition("web", "Allocated"), pair("True", "AddressOutsidePools"));
+}
+
+#[test]
+fn a_wrong_pool_says_why_and_its_last_good_meaning_stays_in_force() {
+    let mut world = World::running(&["10.0.0.0/30"]);
+    world.pool("default", json!({"addresses": ["10.0.0.9-10.0.0.1"]}));
+    world.pool("second", json!({"addresses": ["10.0.0.0/24"]}));
+    world.pool(
+        "third",
+        json!({"addresses": ["10.1.0.0/24"], "serviceAllocation": {"serviceSelectors": [
+        {"matchExpressions": [{"key": "a", "operator": "Resembles"}]}]}}),
+    );
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.pool_condition("default"), pair("False", "InvalidSpec"));
+    assert_eq!(world.pool_condition("second"), pair("False", "Overlap"));
+    assert_eq!(world.pool_condition("third"), pair("False", "InvalidSelector"));
+    world.service("web", json!({}), json!({}));
+    assert_eq!(world.shows("web"), ["10.0.0.0"]);
+}
+
+#[test]
+fn a_pools_counts_are_gathered_before_they_are_written() {
+    let mut world = World::running(&["10.0.0.0/24"]);
+    world.settle();
+    for n in 0..20 {
+        world.service(&format!("web{n}"), json!({}), json!({}));
+    }
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.writes.iter().filter(|write| **write == "pool status").count(), 1);
+}
+
+#[test]
+fn announced_follows_the_holders_and_forgives_a_moment_without() {
+    let mut world = World::running(&["10.0.0.0/30"]);
+    world.service("web", json!({}), json!({}));
+    world.held_by("10.0.0.0", Some("n1"));
+    assert_eq!(world.condition("web", "Announced"), pair("True", "Announced"));
+    world.settle();
+    world.held_by("10.0.0.0", None);
+    world.pass(Duration::from_secs(1));
+    world.held_by("10.0.0.0", Some("n2"));
+    world.pass(Duration::from_mins(1));
+    assert_eq!(world.writes, Vec::<&str>::new(), "a move is no news for the Service");
+    world.held_by("10.0.0.0", None);
+    world.pass(Duration::from_secs(4));
+    assert_eq!(world.condition("web", "Announced"), pair("False", "NoHolder"));
+}
+
+#[test]
+fn nodes_that_have_not_been_listed_delay_announcing_but_not_allocating() {
+    let mut world = World::new();
+    world.pool("default", json!({"addresses": ["10.0.0.0/30"]}));
+    world.advertisement("ad", json!({"nodeSelectors": [{"matchLabels": {"node": "n2"}}]}));
+    world.list_all_but_nodes();
+    world.service("web", json!({}), json!({}));
+    assert_eq!(world.writes, Vec::<&str>::new(), "they will come in a moment");
+    world.pass(Duration::from_secs(3));
+    assert_eq!(world.shows("web"), ["10.0.0.0"]);
+    assert!(world.address("10.0.0.0").unwrap().spec.announce.is_none());
+    world.nodes();
+    assert_eq!(world.listed_nodes("10.0.0.0"), ["n2"]);
+}
+
+#[test]
+fn an_advertisement_that_is_replaced_does_not_open_its_pool_meanwhile() {
+    let mut world = World::running(&["10.0.0.0/30"]);
+    let on = |node: &str| json!({"nodeSelectors": [{"matchLabels": {"node": node}}]});
+    world.advertisement("ad", on("n2"));
+    world.service("web", json!({}), json!({}));
+    world.delete_advertisement("ad");
+    world.pass(Duration::from_secs(10));
+    assert_eq!(world.listed_nodes("10.0.0.0"), ["n2"]);
+    world.advertisement("new", on("n3"));
+    assert_eq!(world.listed_nodes("10.0.0.0"), ["n3"]);
+    world.delete_advertisement("new");
+    world.pass(Duration::from_secs(40));
+    assert_eq!(world.listed_nodes("10.0.0.0"), Vec::<String>::new(), "everywhere, once it is meant");
+}
+
+#[test]
+fn an_advertisement_says_what_it_selects_in_vain() {
+    let mut world = World::running(&["10.0.0.0/30"]);
+    world.advertisement("unknown", json!({"ipAddressPools": ["default", "nope"]}));
+    world.advertisement("nobody", json!({"nodeSelectors": [{"matchLabels": {"node": "n9"}}]}));
+    world.advertisement("fine", json!({"ipAddressPools": ["default"]}));
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.advertisement_reason("unknown"), "UnknownPool");
+    assert_eq!(world.advertisement_reason("nobody"), "NoNodeSelected");
+    assert_eq!(world.advertisement_reason("fine"), "InForce");
+}
+
+#[test]
+fn local_traffic_policy_follows_the_endpoints() {
+    let mut world = World::running(&["10.0.0.0/30"]);
+    assert!(!world.core.needs_endpoints());
+    world.service("web", json!({}), json!({"externalTrafficPolicy": "Local"}));
+    assert!(world.core.needs_endpoints());
+    world.endpoints("web", &["n1", "n3"]);
+    assert_eq!(world.listed_nodes("10.0.0.0"), ["n1", "n3"]);
+    world.endpoints("web", &["n2"]);
+    assert_eq!(world.listed_nodes("10.0.0.0"), ["n2"]);
+}
+
+#[test]
+fn a_reservation_serves_only_its_service_and_outlives_it() {
+    let mut world = World::running(&["10.0.0.0/30"]);
+    world.reserve("10.0.0.2", json!({"namespace": "shop", "name": "web"}));
+    assert_eq!(
+        world.address("10.0.0.2").unwrap().spec.pool.as_deref(),
+        Some("default"),
+        "filed under its pool"
+    );
+    world.service("thief", json!({"heraldlb.io/loadBalancerIPs": "10.0.0.2"}), json!({}));
+    assert_eq!(world.condition("thief", "Allocated"), pair("False", "AddressReserved"));
+    for _ in 0..2 {
+        world.service("web", json!({}), json!({}));
+        assert_eq!(world.shows("web"), ["10.0.0.2"]);
+        world.delete_service("web");
+        assert_eq!(world.users("10.0.0.2"), Vec::<String>::new());
+    }
+    world.reserve("10.0.0.3", json!({"namespace": "shop", "sharingKey": "front"}));
+    world.service("three", json!({"heraldlb.io/loadBalancerIPs": "10.0.0.3"}), json!({}));
+    assert_eq!(world.condition("three", "Allocated"), pair("False", "AddressReserved"));
+}
+
+#[test]
+fn a_new_uid_under_an_old_name_inherits_nothing() {
+    let mut world = World::running(&["10.0.0.0/30"]);
+    world.service("web", json!({}), json!({}));
+    world.hold();
+    world.delete_service("web");
+    world.service("web", json!({}), json!({}));
+    world.let_go();
+    world.pass(Duration::from_secs(5));
+    world.check();
+    assert_eq!(world.shows("web").len(), 1);
+}
+
+#[test]
+fn an_older_list_does_not_undo_what_was_just_written() {
+    let mut world = World::running(&["10.0.0.0/30"]);
+    world.service("web", json!({}), json!({}));
+    world.settle();
+    world.core.handle(
+        super::Now { monotonic: std::time::Instant::now(), wall: k8s_openapi::jiff::Timestamp::UNIX_EPOCH },
+        super::Event::Addresses(herald_runtime::watch::Change::Replaced(Vec::new())),
+    );
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.writes, Vec::<&str>::new(), "a live GET finds it");
+    assert_eq!(world.users("10.0.0.0"), ["web"]);
+}
+
+#[test]
+fn revisions_start_above_everything_that_was_written_before() {
+    let mut world = World::new();
+    world.pool("default", json!({"addresses": ["10.0.0.0/30"]}));
+    world.start();
+    world.service("web", json!({}), json!({}));
+    assert!(world.address("10.0.0.0").unwrap().spec.revision >= 100);
+}

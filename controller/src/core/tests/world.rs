@@ -1,0 +1,546 @@
+//! A model of the API server and the writer: what the core's jobs would do to real objects, and the watch events that
+//! follow from it. The rules it keeps are those seen on a real server: resource versions grow, creates of a name that
+//! exists and writes under an old version are refused.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use herald_crds::{IPAddressPool, L2Advertisement, LoadBalancerIP};
+use herald_ipam::{PublishResult, ReleaseResult, ReleaseThen, ReleaseWhen, ServiceRef, TakeResult, Version};
+use herald_runtime::watch::Change;
+use k8s_openapi::jiff::Timestamp;
+use prometheus_client::registry::Registry;
+use serde_json::{Value, json};
+
+use super::super::{Core, Event, Now};
+use crate::{
+    desired,
+    job::{Done, EventJob, Job, ReleaseJob, StatusJob, StatusResult, TakeJob, UpdateResult},
+    metrics::Metrics,
+    objects::{
+        address::{Address, owner},
+        endpoints::EndpointsObject,
+        node::Labelled,
+        service::{Ingress, Service, ServiceObject},
+    },
+};
+
+/// The model, and a core that it drives.
+pub(super) struct World {
+    pub(super) core: Core,
+    now: Now,
+    version: u64,
+    services: BTreeMap<ServiceRef, Service>,
+    addresses: BTreeMap<IpAddr, Address>,
+    pools: BTreeMap<String, IPAddressPool>,
+    advertisements: BTreeMap<String, L2Advertisement>,
+    nodes: Vec<Labelled>,
+    /// Field managers that own `status.loadBalancer.ingress` of a Service.
+    rivals: BTreeMap<ServiceRef, String>,
+    /// Jobs that wait to be carried out, while they are held back.
+    held: Option<VecDeque<Job>>,
+    /// Writes that changed something, by kind.
+    pub(super) writes: Vec<&'static str>,
+    pub(super) events: Vec<EventJob>,
+}
+
+impl World {
+    /// Nothing but three nodes.
+    pub(super) fn new() -> Self {
+        let now = Now { monotonic: Instant::now(), wall: Timestamp::from_second(1_000_000).unwrap() };
+        let nodes = ["n1", "n2", "n3"].map(|name| Labelled {
+            name: name.to_owned(),
+            labels: [("node".to_owned(), name.to_owned())].into(),
+        });
+        Self {
+            core: new_core(now),
+            now,
+            version: 100,
+            services: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            pools: BTreeMap::new(),
+            advertisements: BTreeMap::new(),
+            nodes: nodes.into(),
+            rivals: BTreeMap::new(),
+            held: None,
+            writes: Vec::new(),
+            events: Vec::new(),
+        }
+    }
+
+    /// With a pool called `default`, and the core running.
+    pub(super) fn running(addresses: &[&str]) -> Self {
+        let mut world = Self::new();
+        world.pool("default", json!({"addresses": addresses}));
+        world.start();
+        world
+    }
+
+    /// Lists everything to the core, as at a start, and carries out what it wants.
+    pub(super) fn start(&mut self) {
+        self.list_all_but_nodes();
+        self.handle(Event::Nodes(Change::Replaced(self.nodes.clone())));
+        self.run();
+    }
+
+    pub(super) fn list_all_but_nodes(&mut self) {
+        self.handle(Event::Newest(Version(self.version)));
+        let pools = self.pools.values().cloned().map(Into::into).collect();
+        self.handle(Event::Pools(Change::Replaced(pools)));
+        let namespaces =
+            ["shop", "bank"].map(|name| Labelled { name: name.to_owned(), ..Labelled::default() });
+        self.handle(Event::Namespaces(Change::Replaced(namespaces.into())));
+        let advertisements = self.advertisements.values().cloned().map(Into::into).collect();
+        self.handle(Event::Advertisements(Change::Replaced(advertisements)));
+        self.list_addresses();
+        self.list_services();
+    }
+
+    pub(super) fn list_addresses(&mut self) {
+        let addresses = self.addresses.values().cloned().collect();
+        self.handle(Event::Addresses(Change::Replaced(addresses)));
+    }
+
+    pub(super) fn list_services(&mut self) {
+        let services = self.services.values().filter(|service| service.is_load_balancer).cloned().collect();
+        self.handle(Event::Services(Change::Replaced(services)));
+    }
+
+    /// A new process over the same objects. What was under way is lost.
+    pub(super) fn restart(&mut self) {
+        self.core = new_core(self.now);
+        self.held = None;
+        self.writes.clear();
+        self.events.clear();
+        self.start();
+    }
+
+    /// Keeps jobs from being carried out until [`World::let_go`].
+    pub(super) fn hold(&mut self) {
+        self.held = Some(VecDeque::new());
+    }
+
+    pub(super) fn let_go(&mut self) {
+        let held = self.held.take().unwrap_or_default();
+        for job in held {
+            self.carry_out(job);
+        }
+        self.run();
+    }
+
+    pub(super) fn pass(&mut self, time: Duration) {
+        self.now.monotonic += time;
+        self.core.handle_timeout(self.now);
+        self.run();
+    }
+
+    /// Lets pass what is only gathered, and forgets what was written.
+    pub(super) fn settle(&mut self) {
+        self.pass(Duration::from_secs(2));
+        self.writes.clear();
+        self.events.clear();
+    }
+
+    fn handle(&mut self, event: Event) {
+        self.core.handle(self.now, event);
+    }
+
+    fn run(&mut self) {
+        while let Some(job) = self.core.poll_job() {
+            match &mut self.held {
+                Some(held) => held.push_back(job),
+                None => self.carry_out(job),
+            }
+        }
+    }
+
+    fn next_version(&mut self) -> Version {
+        self.version += 1;
+        Version(self.version)
+    }
+}
+
+fn new_core(now: Now) -> Core {
+    Core::new(None, Metrics::new(&mut Registry::default()), now)
+}
+
+/// What users do.
+impl World {
+    pub(super) fn pool(&mut self, name: &str, spec: Value) {
+        let version = self.next_version();
+        let object = json!({
+            "apiVersion": "heraldlb.io/v1beta1", "kind": "IPAddressPool",
+            "metadata": {"name": name, "uid": name, "resourceVersion": version.0.to_string()},
+            "spec": spec,
+        });
+        let mut pool: IPAddressPool = serde_json::from_value(object).unwrap();
+        pool.status = self.pools.get(name).and_then(|known| known.status.clone());
+        self.pools.insert(name.to_owned(), pool.clone());
+        self.handle(Event::Pools(Change::Applied(pool.into())));
+        self.run();
+    }
+
+    pub(super) fn delete_pool(&mut self, name: &str) {
+        let mut pool = self.pools.remove(name).unwrap();
+        pool.metadata.resource_version = Some(self.next_version().0.to_string());
+        self.handle(Event::Pools(Change::Deleted(pool.into())));
+        self.run();
+    }
+
+    pub(super) fn pool_condition(&self, name: &str) -> (String, String) {
+        let status = self.pools[name].status.clone().unwrap();
+        (status.conditions[0].status.clone(), status.conditions[0].reason.clone())
+    }
+
+    pub(super) fn advertisement(&mut self, name: &str, spec: Value) {
+        let version = self.next_version();
+        let object = json!({
+            "apiVersion": "heraldlb.io/v1beta1", "kind": "L2Advertisement",
+            "metadata": {"name": name, "uid": name, "resourceVersion": version.0.to_string()},
+            "spec": spec,
+        });
+        let advertisement: L2Advertisement = serde_json::from_value(object).unwrap();
+        self.advertisements.insert(name.to_owned(), advertisement.clone());
+        self.handle(Event::Advertisements(Change::Applied(advertisement.into())));
+        self.run();
+    }
+
+    pub(super) fn delete_advertisement(&mut self, name: &str) {
+        let mut advertisement = self.advertisements.remove(name).unwrap();
+        advertisement.metadata.resource_version = Some(self.next_version().0.to_string());
+        self.handle(Event::Advertisements(Change::Deleted(advertisement.into())));
+        self.run();
+    }
+
+    pub(super) fn advertisement_reason(&self, name: &str) -> String {
+        self.advertisements[name].status.clone().unwrap().conditions[0].reason.clone()
+    }
+
+    pub(super) fn nodes(&mut self) {
+        self.handle(Event::Nodes(Change::Replaced(self.nodes.clone())));
+        self.run();
+    }
+
+    /// Creates or changes a Service: `spec` is merged over `type: LoadBalancer`, IPv4, single stack.
+    pub(super) fn service(&mut self, name: &str, annotations: Value, spec: Value) {
+        let key = ServiceRef::new("shop", name);
+        let version = self.next_version();
+        let mut all =
+            json!({"type": "LoadBalancer", "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack"});
+        all.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+        let before = self.services.get(&key).cloned();
+        let uid =
+            before.as_ref().map_or_else(|| format!("{name}-{}", version.0), |it| it.owner.uid.to_string());
+        let object: ServiceObject = serde_json::from_value(json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {
+                "namespace": "shop", "name": name, "uid": uid, "resourceVersion": version.0.to_string(),
+                "annotations": annotations,
+            },
+            "spec": all,
+        }))
+        .unwrap();
+        let mut service = Service::from(object);
+        if let Some(before) = before {
+            // As the API server does when the type changes.
+            service.ingress = if service.is_load_balancer { before.ingress } else { Vec::new() };
+            service.conditions = before.conditions;
+            service.pool_shown = before.pool_shown;
+        }
+        let was = self.services.insert(key, service.clone());
+        self.tell_service(was.as_ref(), service);
+    }
+
+    pub(super) fn delete_service(&mut self, name: &str) {
+        let mut service = self.services.remove(&ServiceRef::new("shop", name)).unwrap();
+        service.version = self.next_version();
+        self.handle(Event::Services(Change::Deleted(service)));
+        self.run();
+    }
+
+    /// The watch with its field selector: what leaves the type looks deleted.
+    fn tell_service(&mut self, was: Option<&Service>, service: Service) {
+        let was_seen = was.is_some_and(|was| was.is_load_balancer);
+        if service.is_load_balancer {
+            self.handle(Event::Services(Change::Applied(service)));
+        } else if was_seen {
+            self.handle(Event::Services(Change::Deleted(service)));
+        }
+        self.run();
+    }
+
+    /// Somebody writes the Service's ingress; with `manager` by server-side apply that then owns it.
+    pub(super) fn edit_ingress(&mut self, name: &str, ip: Option<&str>, manager: Option<&str>) {
+        let key = ServiceRef::new("shop", name);
+        let version = self.next_version();
+        match manager {
+            Some(manager) => self.rivals.insert(key.clone(), manager.to_owned()),
+            None => self.rivals.remove(&key),
+        };
+        let service = self.services.get_mut(&key).unwrap();
+        service.version = version;
+        service.ingress =
+            ip.map(|ip| Ingress { ip: Some(ip.to_owned()), ..Ingress::default() }).into_iter().collect();
+        let service = service.clone();
+        self.handle(Event::Services(Change::Applied(service)));
+        self.run();
+    }
+
+    pub(super) fn endpoints(&mut self, service: &str, nodes: &[&str]) {
+        let endpoints: Vec<Value> = nodes.iter().map(|node| json!({"nodeName": node})).collect();
+        let object: EndpointsObject = serde_json::from_value(json!({
+            "metadata": {
+                "namespace": "shop", "name": format!("{service}-x"), "resourceVersion": "1",
+                "labels": {"kubernetes.io/service-name": service},
+            },
+            "endpoints": endpoints,
+        }))
+        .unwrap();
+        self.handle(Event::Endpoints(Change::Replaced(vec![object.into()])));
+        self.run();
+    }
+
+    /// A user creates a LoadBalancerIP.
+    pub(super) fn reserve(&mut self, address: &str, claim: Value) {
+        let object: LoadBalancerIP = serde_json::from_value(json!({
+            "apiVersion": "heraldlb.io/v1beta1", "kind": "LoadBalancerIP",
+            "metadata": {"name": address, "uid": "user"},
+            "spec": {"address": address, "claimRef": claim},
+        }))
+        .unwrap();
+        let stored = self.store(object);
+        self.handle(Event::Addresses(Change::Applied(stored)));
+        self.run();
+    }
+
+    pub(super) fn delete_address(&mut self, address: &str) {
+        let mut gone = self.addresses.remove(&address.parse().unwrap()).unwrap();
+        gone.version = self.next_version();
+        self.handle(Event::Addresses(Change::Deleted(gone)));
+        self.run();
+    }
+
+    /// A speaker notes itself as holder, or that it is one no longer.
+    pub(super) fn held_by(&mut self, address: &str, node: Option<&str>) {
+        let mut object = (*self.addresses[&address.parse::<IpAddr>().unwrap()].object).clone();
+        let holders: Vec<Value> = node
+            .map(|node| json!({"node": node, "interface": "eth0", "mac": "02:00:00:00:00:01", "since": "2026-01-01T00:00:00Z"}))
+            .into_iter()
+            .collect();
+        object.status = serde_json::from_value(json!({"holders": holders})).unwrap();
+        let stored = self.store(object);
+        self.handle(Event::Addresses(Change::Applied(stored)));
+        self.run();
+    }
+
+    fn store(&mut self, mut object: LoadBalancerIP) -> Address {
+        let version = self.next_version();
+        object.metadata.resource_version = Some(version.0.to_string());
+        object.metadata.uid.get_or_insert_with(|| format!("uid-{}", version.0));
+        let address = Address::try_from(object).unwrap();
+        self.addresses.insert(address.address, address.clone());
+        address
+    }
+}
+
+/// What users see.
+impl World {
+    pub(super) fn shows(&self, name: &str) -> Vec<String> {
+        let service = &self.services[&ServiceRef::new("shop", name)];
+        service.shown().iter().map(ToString::to_string).collect()
+    }
+
+    /// Status and reason of one of a Service's conditions; empty if it has none.
+    pub(super) fn condition(&self, name: &str, kind: &str) -> (String, String) {
+        let service = &self.services[&ServiceRef::new("shop", name)];
+        let kind = format!("heraldlb.io/{kind}");
+        let found = service.conditions.iter().find(|condition| condition.type_ == kind);
+        found.map(|condition| (condition.status.clone(), condition.reason.clone())).unwrap_or_default()
+    }
+
+    pub(super) fn has_marks(&self, name: &str) -> bool {
+        self.services[&ServiceRef::new("shop", name)].bears_our_marks()
+    }
+
+    pub(super) fn address(&self, address: &str) -> Option<&LoadBalancerIP> {
+        Some(&*self.addresses.get(&address.parse::<IpAddr>().unwrap())?.object)
+    }
+
+    pub(super) fn users(&self, address: &str) -> Vec<String> {
+        let services =
+            self.address(address).map(|object| object.spec.services.as_slice()).unwrap_or_default();
+        services.iter().map(|service| service.name.clone()).collect()
+    }
+
+    pub(super) fn listed_nodes(&self, address: &str) -> Vec<String> {
+        let announce = self.address(address).unwrap().spec.announce.clone().unwrap();
+        announce.l2.unwrap().nodes.names
+    }
+
+    /// No address stands on two Services, and every one shown is recorded for who shows it.
+    pub(super) fn check(&self) {
+        let mut seen = BTreeSet::new();
+        for (name, service) in &self.services {
+            for address in service.shown().into_iter().filter(|_| !self.rivals.contains_key(name)) {
+                assert!(seen.insert(address), "{address} stands on two Services");
+                let users = &self.addresses[&address].object.spec.services;
+                assert_eq!(users.iter().map(owner).collect::<Vec<_>>(), [service.owner.clone()], "{address}");
+            }
+        }
+    }
+}
+
+/// What the writer would do.
+impl World {
+    fn carry_out(&mut self, job: Job) {
+        let done = match job {
+            Job::Event(event) => {
+                self.events.push(event);
+                return;
+            }
+            Job::Take(job) => self.take(job),
+            Job::Update { address, object } => self.update(address, *object),
+            Job::Read(address) => Done::Read(address, self.addresses.get(&address).cloned().map(Box::new)),
+            Job::Release(job) => self.release(job),
+            Job::Status(job) => self.status(job),
+            Job::Clear(owner) => {
+                self.clear(&owner.service);
+                Done::Clear(owner.service)
+            }
+            Job::Pool { pool, status } => {
+                self.writes.push("pool status");
+                let version = self.next_version();
+                let object = self.pools.get_mut(pool.name.as_str()).unwrap();
+                object.status = Some(*status);
+                object.metadata.resource_version = Some(version.0.to_string());
+                Done::Pool(pool.name, Some(Box::new(object.clone().into())))
+            }
+            Job::Advertisement { advertisement, condition } => {
+                self.writes.push("advertisement status");
+                let version = self.next_version();
+                let object = self.advertisements.get_mut(&advertisement.name).unwrap();
+                object.status = Some(herald_crds::L2AdvertisementStatus { conditions: vec![*condition] });
+                object.metadata.resource_version = Some(version.0.to_string());
+                Done::Advertisement(advertisement.name, Some(Box::new(object.clone().into())))
+            }
+        };
+        self.handle(Event::Done(done));
+    }
+
+    fn take(&mut self, TakeJob { take, l2, revision }: TakeJob) -> Done {
+        let found = self.addresses.get(&take.address).cloned();
+        let vacant = found.as_ref().is_some_and(|it| {
+            let claim = it.record().claim;
+            it.object.spec.services.is_empty() && claim.is_none_or(|claim| claim == take.owner.service)
+        });
+        let object = match found {
+            None => desired::created(take.address, &take.owner, &take.pool, l2, revision),
+            Some(found) if vacant => desired::given(*found.object, &take.owner, &take.pool, l2, revision),
+            Some(found) => {
+                let mine = found.object.spec.services.iter().any(|it| owner(it) == take.owner);
+                let result =
+                    if mine { TakeResult::Taken(found.version) } else { TakeResult::Held(found.record()) };
+                return Done::Take { take, result, object: Some(Box::new(found)) };
+            }
+        };
+        self.writes.push("take");
+        let stored = self.store(object);
+        Done::Take { take, result: TakeResult::Taken(stored.version), object: Some(Box::new(stored)) }
+    }
+
+    fn update(&mut self, address: IpAddr, mut object: LoadBalancerIP) -> Done {
+        let result = match self.addresses.get(&address) {
+            None => UpdateResult::Gone,
+            Some(known) if known.object.metadata.resource_version != object.metadata.resource_version => {
+                UpdateResult::Now(Box::new(known.clone()))
+            }
+            Some(known) => {
+                assert!(object.spec.revision > known.object.spec.revision, "revisions only grow (B18)");
+                self.writes.push("update");
+                object.status.clone_from(&known.object.status);
+                UpdateResult::Now(Box::new(self.store(object)))
+            }
+        };
+        Done::Update { address, result }
+    }
+
+    fn release(&mut self, ReleaseJob { release, revision }: ReleaseJob) -> Done {
+        let service = self.services.get(&release.owner.service).filter(|it| it.owner == release.owner);
+        let in_use = service.filter(|it| it.is_load_balancer).is_some_and(|it| match release.when {
+            ReleaseWhen::ServiceGone => true,
+            ReleaseWhen::NotShown => it.shows(release.address),
+        });
+        if in_use {
+            return Done::Release { release, result: ReleaseResult::StillInUse, object: None };
+        }
+        self.clear(&release.owner.service.clone());
+        let Some(found) = self.addresses.get(&release.address).cloned() else {
+            let result = ReleaseResult::Released(Version::default());
+            return Done::Release { release, result, object: None };
+        };
+        self.writes.push("release");
+        match release.then.clone() {
+            ReleaseThen::Delete => {
+                self.addresses.remove(&release.address);
+                self.next_version();
+                Done::Release { release, result: ReleaseResult::Released(found.version), object: None }
+            }
+            ReleaseThen::Reserve(claim) => {
+                let stored = self.store(desired::reserved(*found.object, &claim, revision));
+                let result = ReleaseResult::Released(stored.version);
+                Done::Release { release, result, object: Some(Box::new(stored)) }
+            }
+        }
+    }
+
+    fn status(&mut self, job: StatusJob) -> Done {
+        let result = self.try_status(&job);
+        Done::Status { job: Box::new(job), result }
+    }
+
+    fn try_status(&mut self, job: &StatusJob) -> StatusResult {
+        let name = &job.service.owner.service;
+        let rival = self.rivals.get(name).cloned();
+        let version = self.next_version();
+        let Some(service) = self.services.get_mut(name).filter(|it| it.owner == job.service.owner) else {
+            return StatusResult::Not(PublishResult::Gone);
+        };
+        if service.version != job.service.version {
+            return StatusResult::Not(PublishResult::Stale);
+        }
+        let entries = job.status.ingress.map(|addresses| Ingress::of(addresses, service.families));
+        match (rival, entries) {
+            (Some(rival), Some(_)) if !job.restore => return StatusResult::Owned { managers: vec![rival] },
+            (_, Some(entries)) => {
+                service.ingress = entries;
+                self.rivals.remove(name);
+            }
+            _ => {}
+        }
+        self.writes.push("status");
+        service.conditions.clone_from(&job.status.conditions);
+        service.pool_shown = job.status.pool.as_ref().map(ToString::to_string);
+        service.version = version;
+        let service = service.clone();
+        // The watch is often quicker than the answer.
+        self.handle(Event::Services(Change::Applied(service.clone())));
+        StatusResult::Written(Box::new(service))
+    }
+
+    fn clear(&mut self, name: &ServiceRef) {
+        let version = self.next_version();
+        if let Some(service) = self.services.get_mut(name)
+            && service.bears_our_marks()
+            && !service.is_load_balancer
+        {
+            self.writes.push("clear");
+            service.version = version;
+            service.conditions.clear();
+            service.pool_shown = None;
+            service.ingress.clear();
+        }
+    }
+}
