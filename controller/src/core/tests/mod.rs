@@ -17,7 +17,7 @@ fn pair(status: &str, reason: &str) -> (String, String) {
 fn a_service_gets_the_lowest_address_in_two_writes_and_one_event() {
     let mut world = World::running(&["10.0.0.0/30"]);
     world.settle();
-    world.service("web", json!({}), json!({}));
+    world.service("web", &json!({}), &json!({}));
     assert_eq!(world.shows("web"), ["10.0.0.0"]);
     assert_eq!(world.writes, ["take", "status"]);
     assert_eq!(world.events.iter().map(|event| event.kind).collect::<Vec<_>>(), [EventKind::Allocated]);
@@ -29,8 +29,8 @@ fn a_service_gets_the_lowest_address_in_two_writes_and_one_event() {
 #[test]
 fn nothing_is_given_out_before_every_list_has_come() {
     let mut world = World::new();
-    world.pool("default", json!({"addresses": ["10.0.0.0/30"]}));
-    world.service("web", json!({}), json!({}));
+    world.pool("default", &json!({"addresses": ["10.0.0.0/30"]}));
+    world.service("web", &json!({}), &json!({}));
     world.nodes();
     assert_eq!(world.writes, Vec::<&str>::new());
     world.start();
@@ -40,14 +40,14 @@ fn nothing_is_given_out_before_every_list_has_come() {
 #[test]
 fn a_restart_with_everything_assigned_writes_nothing() {
     let mut world = World::running(&["10.0.0.0/29", "fd00::/120"]);
-    world.service("web", json!({}), json!({}));
+    world.service("web", &json!({}), &json!({}));
     world.service(
         "dual",
-        json!({}),
-        json!({"ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv6", "IPv4"]}),
+        &json!({}),
+        &json!({"ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv6", "IPv4"]}),
     );
-    world.service("wrong", json!({"metallb.io/address-pool": "nope"}), json!({}));
-    world.advertisement("ad", json!({"nodeSelectors": [{"matchLabels": {"node": "n2"}}]}));
+    world.service("wrong", &json!({"metallb.io/address-pool": "nope"}), &json!({}));
+    world.advertisement("ad", &json!({"nodeSelectors": [{"matchLabels": {"node": "n2"}}]}));
     world.held_by("10.0.0.0", Some("n2"));
     world.pass(Duration::from_secs(60));
     assert_eq!(world.shows("dual"), ["fd00::", "10.0.0.1"], "the primary family first");
@@ -63,9 +63,9 @@ fn a_restart_with_everything_assigned_writes_nothing() {
 #[test]
 fn a_crash_between_the_two_writes_is_made_good() {
     let mut world = World::running(&["10.0.0.0/30"]);
-    world.service("first", json!({}), json!({}));
+    world.service("first", &json!({}), &json!({}));
     world.hold();
-    world.service("web", json!({}), json!({}));
+    world.service("web", &json!({}), &json!({}));
     world.let_go();
     world.edit_ingress("web", None, None);
     world.restart();
@@ -76,7 +76,7 @@ fn a_crash_between_the_two_writes_is_made_good() {
 #[test]
 fn a_hand_edit_is_undone_and_a_persistent_one_without_a_fight() {
     let mut world = World::running(&["10.0.0.0/30"]);
-    world.service("web", json!({}), json!({}));
+    world.service("web", &json!({}), &json!({}));
     world.edit_ingress("web", None, None);
     assert_eq!(world.shows("web"), ["10.0.0.0"], "cleared: shown again at once");
     world.edit_ingress("web", Some("192.0.2.9"), Some("kubectl-edit"));
@@ -96,7 +96,7 @@ fn a_hand_edit_is_undone_and_a_persistent_one_without_a_fight() {
 #[test]
 fn another_controller_is_named_and_left_alone_until_it_lets_go() {
     let mut world = World::running(&["10.0.0.0/30"]);
-    world.service("web", json!({}), json!({}));
+    world.service("web", &json!({}), &json!({}));
     world.edit_ingress("web", Some("192.0.2.9"), Some("cloud-provider"));
     assert_eq!(world.shows("web"), ["192.0.2.9"]);
     assert_eq!(world.condition("web", "Allocated"), pair("False", "AnotherController"));
@@ -112,32 +112,32 @@ fn another_controller_is_named_and_left_alone_until_it_lets_go() {
 #[test]
 fn a_type_change_frees_the_address_and_leaves_nothing_of_ours_behind() {
     let mut world = World::running(&["10.0.0.0/32"]);
-    world.service("web", json!({}), json!({}));
-    world.service("other", json!({}), json!({}));
+    world.service("web", &json!({}), &json!({}));
+    world.service("other", &json!({}), &json!({}));
     assert_eq!(world.condition("other", "Allocated"), pair("False", "NoAddressAvailable"));
-    world.service("web", json!({}), json!({"type": "ClusterIP"}));
+    world.service("web", &json!({}), &json!({"type": "ClusterIP"}));
     assert!(!world.has_marks("web"));
     assert_eq!(world.shows("other"), ["10.0.0.0"], "who waits gets it");
-    world.service("other", json!({}), json!({"type": "ClusterIP"}));
+    world.service("other", &json!({}), &json!({"type": "ClusterIP"}));
     assert!(!world.has_marks("other") && world.address("10.0.0.0").is_none());
 }
 
 #[test]
 fn a_service_that_waits_in_vain_and_changes_its_type_keeps_no_conditions() {
     let mut world = World::running(&["10.0.0.0/32"]);
-    world.service("web", json!({"metallb.io/address-pool": "nope"}), json!({}));
+    world.service("web", &json!({"metallb.io/address-pool": "nope"}), &json!({}));
     assert_eq!(world.condition("web", "Allocated"), pair("False", "UnknownPool"));
-    world.service("web", json!({}), json!({"type": "ClusterIP"}));
+    world.service("web", &json!({}), &json!({"type": "ClusterIP"}));
     assert!(!world.has_marks("web"));
 }
 
 #[test]
 fn a_service_that_comes_back_before_its_release_keeps_its_address() {
     let mut world = World::running(&["10.0.0.0/30"]);
-    world.service("web", json!({}), json!({}));
+    world.service("web", &json!({}), &json!({}));
     world.hold();
-    world.service("web", json!({}), json!({"type": "ClusterIP"}));
-    world.service("web", json!({}), json!({}));
+    world.service("web", &json!({}), &json!({"type": "ClusterIP"}));
+    world.service("web", &json!({}), &json!({}));
     world.let_go();
     world.pass(Duration::from_secs(5));
     assert_eq!(
@@ -150,7 +150,7 @@ fn a_service_that_comes_back_before_its_release_keeps_its_address() {
 #[test]
 fn a_list_that_lacks_a_living_service_releases_nothing() {
     let mut world = World::running(&["10.0.0.0/30"]);
-    world.service("web", json!({}), json!({}));
+    world.service("web", &json!({}), &json!({}));
     world.core.handle(
         super::Now { monotonic: std::time::Instant::now(), wall: k8s_openapi::jiff::Timestamp::UNIX_EPOCH },
         super::Event::Services(herald_runtime::watch::Change::Replaced(Vec::new())),
@@ -165,7 +165,7 @@ fn a_list_that_lacks_a_living_service_releases_nothing() {
 #[test]
 fn a_class_that_is_not_ours_is_never_touched() {
     let mut world = World::running(&["10.0.0.0/30"]);
-    world.service("web", json!({}), json!({"loadBalancerClass": "example.com/other"}));
+    world.service("web", &json!({}), &json!({"loadBalancerClass": "example.com/other"}));
     world.pass(Duration::from_secs(5));
     assert!(!world.has_marks("web") && world.shows("web").is_empty());
 }
@@ -173,7 +173,7 @@ fn a_class_that_is_not_ours_is_never_touched() {
 #[test]
 fn an_address_object_that_a_user_deletes_is_made_again_with_a_higher_revision() {
     let mut world = World::running(&["10.0.0.0/30"]);
-    world.service("web", json!({}), json!({}));
+    world.service("web", &json!({}), &json!({}));
     let before = world.address("10.0.0.0").unwrap().spec.revision;
     world.delete_address("10.0.0.0");
     assert_eq!(world.users("10.0.0.0"), ["web"]);
@@ -184,12 +184,12 @@ fn an_address_object_that_a_user_deletes_is_made_again_with_a_higher_revision() 
 #[test]
 fn a_request_that_changes_moves_and_one_that_becomes_impossible_does_not() {
     let mut world = World::running(&["10.0.0.0/29"]);
-    world.service("other", json!({}), json!({}));
-    world.service("web", json!({"metallb.universe.tf/loadBalancerIPs": "10.0.0.5"}), json!({}));
-    world.service("web", json!({"metallb.universe.tf/loadBalancerIPs": "10.0.0.6"}), json!({}));
+    world.service("other", &json!({}), &json!({}));
+    world.service("web", &json!({"metallb.universe.tf/loadBalancerIPs": "10.0.0.5"}), &json!({}));
+    world.service("web", &json!({"metallb.universe.tf/loadBalancerIPs": "10.0.0.6"}), &json!({}));
     assert_eq!(world.shows("web"), ["10.0.0.6"]);
     assert!(world.address("10.0.0.5").is_none());
-    world.service("web", json!({"metallb.universe.tf/loadBalancerIPs": "10.0.0.0"}), json!({}));
+    world.service("web", &json!({"metallb.universe.tf/loadBalancerIPs": "10.0.0.0"}), &json!({}));
     assert_eq!(world.shows("web"), ["10.0.0.6"]);
     assert_eq!(world.condition("web", "Allocated"), pair("True", "RequestUnmet"));
     assert_eq!(world.events.last().unwrap().kind, EventKind::Failed);
@@ -199,7 +199,7 @@ fn a_request_that_changes_moves_and_one_that_becomes_impossible_does_not() {
 #[test]
 fn deleting_every_pool_changes_nobodys_address() {
     let mut world = World::running(&["10.0.0.0/29"]);
-    world.service("web", json!({}), json!({}));
+    world.service("web", &json!({}), &json!({}));
     let announce = world.address("10.0.0.0").unwrap().spec.announce.clone();
     world.delete_pool("default");
     world.pass(Duration::from_mins(1));
@@ -217,18 +217,18 @@ fn deleting_every_pool_changes_nobodys_address() {
 #[test]
 fn a_wrong_pool_says_why_and_its_last_good_meaning_stays_in_force() {
     let mut world = World::running(&["10.0.0.0/30"]);
-    world.pool("default", json!({"addresses": ["10.0.0.9-10.0.0.1"]}));
-    world.pool("second", json!({"addresses": ["10.0.0.0/24"]}));
+    world.pool("default", &json!({"addresses": ["10.0.0.9-10.0.0.1"]}));
+    world.pool("second", &json!({"addresses": ["10.0.0.0/24"]}));
     world.pool(
         "third",
-        json!({"addresses": ["10.1.0.0/24"], "serviceAllocation": {"serviceSelectors": [
+        &json!({"addresses": ["10.1.0.0/24"], "serviceAllocation": {"serviceSelectors": [
         {"matchExpressions": [{"key": "a", "operator": "Resembles"}]}]}}),
     );
     world.pass(Duration::from_secs(2));
     assert_eq!(world.pool_condition("default"), pair("False", "InvalidSpec"));
     assert_eq!(world.pool_condition("second"), pair("False", "Overlap"));
     assert_eq!(world.pool_condition("third"), pair("False", "InvalidSelector"));
-    world.service("web", json!({}), json!({}));
+    world.service("web", &json!({}), &json!({}));
     assert_eq!(world.shows("web"), ["10.0.0.0"]);
 }
 
@@ -237,7 +237,7 @@ fn a_pools_counts_are_gathered_before_they_are_written() {
     let mut world = World::running(&["10.0.0.0/24"]);
     world.settle();
     for n in 0..20 {
-        world.service(&format!("web{n}"), json!({}), json!({}));
+        world.service(&format!("web{n}"), &json!({}), &json!({}));
     }
     world.pass(Duration::from_secs(2));
     assert_eq!(world.writes.iter().filter(|write| **write == "pool status").count(), 1);
@@ -246,7 +246,7 @@ fn a_pools_counts_are_gathered_before_they_are_written() {
 #[test]
 fn announced_follows_the_holders_and_forgives_a_moment_without() {
     let mut world = World::running(&["10.0.0.0/30"]);
-    world.service("web", json!({}), json!({}));
+    world.service("web", &json!({}), &json!({}));
     world.held_by("10.0.0.0", Some("n1"));
     assert_eq!(world.condition("web", "Announced"), pair("True", "Announced"));
     world.settle();
@@ -263,10 +263,10 @@ fn announced_follows_the_holders_and_forgives_a_moment_without() {
 #[test]
 fn nodes_that_have_not_been_listed_delay_announcing_but_not_allocating() {
     let mut world = World::new();
-    world.pool("default", json!({"addresses": ["10.0.0.0/30"]}));
-    world.advertisement("ad", json!({"nodeSelectors": [{"matchLabels": {"node": "n2"}}]}));
+    world.pool("default", &json!({"addresses": ["10.0.0.0/30"]}));
+    world.advertisement("ad", &json!({"nodeSelectors": [{"matchLabels": {"node": "n2"}}]}));
     world.list_all_but_nodes();
-    world.service("web", json!({}), json!({}));
+    world.service("web", &json!({}), &json!({}));
     assert_eq!(world.writes, Vec::<&str>::new(), "they will come in a moment");
     world.pass(Duration::from_secs(3));
     assert_eq!(world.shows("web"), ["10.0.0.0"]);
@@ -279,12 +279,12 @@ fn nodes_that_have_not_been_listed_delay_announcing_but_not_allocating() {
 fn an_advertisement_that_is_replaced_does_not_open_its_pool_meanwhile() {
     let mut world = World::running(&["10.0.0.0/30"]);
     let on = |node: &str| json!({"nodeSelectors": [{"matchLabels": {"node": node}}]});
-    world.advertisement("ad", on("n2"));
-    world.service("web", json!({}), json!({}));
+    world.advertisement("ad", &on("n2"));
+    world.service("web", &json!({}), &json!({}));
     world.delete_advertisement("ad");
     world.pass(Duration::from_secs(10));
     assert_eq!(world.listed_nodes("10.0.0.0"), ["n2"]);
-    world.advertisement("new", on("n3"));
+    world.advertisement("new", &on("n3"));
     assert_eq!(world.listed_nodes("10.0.0.0"), ["n3"]);
     world.delete_advertisement("new");
     world.pass(Duration::from_secs(40));
@@ -294,9 +294,9 @@ fn an_advertisement_that_is_replaced_does_not_open_its_pool_meanwhile() {
 #[test]
 fn an_advertisement_says_what_it_selects_in_vain() {
     let mut world = World::running(&["10.0.0.0/30"]);
-    world.advertisement("unknown", json!({"ipAddressPools": ["default", "nope"]}));
-    world.advertisement("nobody", json!({"nodeSelectors": [{"matchLabels": {"node": "n9"}}]}));
-    world.advertisement("fine", json!({"ipAddressPools": ["default"]}));
+    world.advertisement("unknown", &json!({"ipAddressPools": ["default", "nope"]}));
+    world.advertisement("nobody", &json!({"nodeSelectors": [{"matchLabels": {"node": "n9"}}]}));
+    world.advertisement("fine", &json!({"ipAddressPools": ["default"]}));
     world.pass(Duration::from_secs(2));
     assert_eq!(world.advertisement_reason("unknown"), "UnknownPool");
     assert_eq!(world.advertisement_reason("nobody"), "NoNodeSelected");
@@ -307,7 +307,7 @@ fn an_advertisement_says_what_it_selects_in_vain() {
 fn local_traffic_policy_follows_the_endpoints() {
     let mut world = World::running(&["10.0.0.0/30"]);
     assert!(!world.core.needs_endpoints());
-    world.service("web", json!({}), json!({"externalTrafficPolicy": "Local"}));
+    world.service("web", &json!({}), &json!({"externalTrafficPolicy": "Local"}));
     assert!(world.core.needs_endpoints());
     world.endpoints("web", &["n1", "n3"]);
     assert_eq!(world.listed_nodes("10.0.0.0"), ["n1", "n3"]);
@@ -318,32 +318,32 @@ fn local_traffic_policy_follows_the_endpoints() {
 #[test]
 fn a_reservation_serves_only_its_service_and_outlives_it() {
     let mut world = World::running(&["10.0.0.0/30"]);
-    world.reserve("10.0.0.2", json!({"namespace": "shop", "name": "web"}));
+    world.reserve("10.0.0.2", &json!({"namespace": "shop", "name": "web"}));
     assert_eq!(
         world.address("10.0.0.2").unwrap().spec.pool.as_deref(),
         Some("default"),
         "filed under its pool"
     );
-    world.service("thief", json!({"heraldlb.io/loadBalancerIPs": "10.0.0.2"}), json!({}));
+    world.service("thief", &json!({"heraldlb.io/loadBalancerIPs": "10.0.0.2"}), &json!({}));
     assert_eq!(world.condition("thief", "Allocated"), pair("False", "AddressReserved"));
     for _ in 0..2 {
-        world.service("web", json!({}), json!({}));
+        world.service("web", &json!({}), &json!({}));
         assert_eq!(world.shows("web"), ["10.0.0.2"]);
         world.delete_service("web");
         assert_eq!(world.users("10.0.0.2"), Vec::<String>::new());
     }
-    world.reserve("10.0.0.3", json!({"namespace": "shop", "sharingKey": "front"}));
-    world.service("three", json!({"heraldlb.io/loadBalancerIPs": "10.0.0.3"}), json!({}));
+    world.reserve("10.0.0.3", &json!({"namespace": "shop", "sharingKey": "front"}));
+    world.service("three", &json!({"heraldlb.io/loadBalancerIPs": "10.0.0.3"}), &json!({}));
     assert_eq!(world.condition("three", "Allocated"), pair("False", "AddressReserved"));
 }
 
 #[test]
 fn a_new_uid_under_an_old_name_inherits_nothing() {
     let mut world = World::running(&["10.0.0.0/30"]);
-    world.service("web", json!({}), json!({}));
+    world.service("web", &json!({}), &json!({}));
     world.hold();
     world.delete_service("web");
-    world.service("web", json!({}), json!({}));
+    world.service("web", &json!({}), &json!({}));
     world.let_go();
     world.pass(Duration::from_secs(5));
     world.check();
@@ -353,7 +353,7 @@ fn a_new_uid_under_an_old_name_inherits_nothing() {
 #[test]
 fn an_older_list_does_not_undo_what_was_just_written() {
     let mut world = World::running(&["10.0.0.0/30"]);
-    world.service("web", json!({}), json!({}));
+    world.service("web", &json!({}), &json!({}));
     world.settle();
     world.core.handle(
         super::Now { monotonic: std::time::Instant::now(), wall: k8s_openapi::jiff::Timestamp::UNIX_EPOCH },
@@ -367,8 +367,8 @@ fn an_older_list_does_not_undo_what_was_just_written() {
 #[test]
 fn revisions_start_above_everything_that_was_written_before() {
     let mut world = World::new();
-    world.pool("default", json!({"addresses": ["10.0.0.0/30"]}));
+    world.pool("default", &json!({"addresses": ["10.0.0.0/30"]}));
     world.start();
-    world.service("web", json!({}), json!({}));
+    world.service("web", &json!({}), &json!({}));
     assert!(world.address("10.0.0.0").unwrap().spec.revision >= 100);
 }

@@ -169,7 +169,7 @@ fn new_core(now: Now) -> Core {
 
 /// What users do.
 impl World {
-    pub(super) fn pool(&mut self, name: &str, spec: Value) {
+    pub(super) fn pool(&mut self, name: &str, spec: &Value) {
         let version = self.next_version();
         let object = json!({
             "apiVersion": "heraldlb.io/v1beta1", "kind": "IPAddressPool",
@@ -195,7 +195,7 @@ impl World {
         (status.conditions[0].status.clone(), status.conditions[0].reason.clone())
     }
 
-    pub(super) fn advertisement(&mut self, name: &str, spec: Value) {
+    pub(super) fn advertisement(&mut self, name: &str, spec: &Value) {
         let version = self.next_version();
         let object = json!({
             "apiVersion": "heraldlb.io/v1beta1", "kind": "L2Advertisement",
@@ -225,7 +225,7 @@ impl World {
     }
 
     /// Creates or changes a Service: `spec` is merged over `type: LoadBalancer`, IPv4, single stack.
-    pub(super) fn service(&mut self, name: &str, annotations: Value, spec: Value) {
+    pub(super) fn service(&mut self, name: &str, annotations: &Value, spec: &Value) {
         let key = ServiceRef::new("shop", name);
         let version = self.next_version();
         let mut all =
@@ -304,7 +304,7 @@ impl World {
     }
 
     /// A user creates a LoadBalancerIP.
-    pub(super) fn reserve(&mut self, address: &str, claim: Value) {
+    pub(super) fn reserve(&mut self, address: &str, claim: &Value) {
         let object: LoadBalancerIP = serde_json::from_value(json!({
             "apiVersion": "heraldlb.io/v1beta1", "kind": "LoadBalancerIP",
             "metadata": {"name": address, "uid": "user"},
