@@ -74,7 +74,7 @@ impl World {
     /// With a pool called `default`, and the core running.
     pub(super) fn running(addresses: &[&str]) -> Self {
         let mut world = Self::new();
-        world.pool("default", json!({"addresses": addresses}));
+        world.pool("default", &json!({"addresses": addresses}));
         world.start();
         world
     }
