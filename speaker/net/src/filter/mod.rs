@@ -56,8 +56,6 @@ const ICMPV6_TYPE: Load = Load::byte(54);
 const NDP_TARGET: u32 = 62;
 
 /// A program for a packet socket.
-///
-///
 #[derive(Debug, Clone)]
 pub struct Program {
     instructions: Vec<Instruction>,
