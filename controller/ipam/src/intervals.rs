@@ -1,58 +1,37 @@
-//! Free numbers as intervals: lowest-free, take-this and give-back in O(log n) of the number of gaps, however
-//! wide the space.
+//! A set of numbers as intervals: lowest, take-this and give-back in O(log n) of the number of gaps, however wide
+//! the set.
 //!
-//! Holds always: intervals are disjoint, never adjacent (adjacent ones are merged), and `free` is the sum of
-//! their lengths. Knows nothing of addresses; numbers are ranks of a [`crate::space::Space`].
+//! Holds always: intervals are not empty, disjoint and never adjacent (adjacent ones are merged). Here the numbers
+//! are pages of [`crate::free::Free`].
 
 use std::collections::BTreeMap;
 
-/// A set of free numbers.
+/// A set of numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Intervals {
     /// Last number of each interval, to its first. Keyed by the last, so that taking the lowest number and giving
     /// it back change a value in place.
     by_last: BTreeMap<u128, u128>,
-    /// A space never has all 2^128 numbers (`RangeError::V4Mapped`), so this cannot overflow.
-    free: u128,
 }
 
 impl Intervals {
-    /// `0..size`, all free.
+    /// `0..size`.
     pub(crate) fn full(size: u128) -> Self {
         let by_last = size.checked_sub(1).map(|last| (last, 0)).into_iter().collect();
-        Self { by_last, free: size }
+        Self { by_last }
     }
 
-    /// How many are free.
-    pub(crate) fn free(&self) -> u128 {
-        self.free
-    }
-
-    /// The lowest free number.
+    /// The lowest number.
     pub(crate) fn lowest(&self) -> Option<u128> {
         self.by_last.first_key_value().map(|(_, &first)| first)
     }
 
-    /// Whether `number` is free.
-    #[cfg(test)]
+    /// Whether `number` is in it.
     pub(crate) fn contains(&self, number: u128) -> bool {
         self.by_last.range(number..).next().is_some_and(|(_, &first)| first <= number)
     }
 
-    /// Takes the lowest free number.
-    pub(crate) fn take_lowest(&mut self) -> Option<u128> {
-        let mut lowest = self.by_last.first_entry()?;
-        let number = *lowest.get();
-        if number == *lowest.key() {
-            lowest.remove();
-        } else {
-            *lowest.get_mut() = number + 1;
-        }
-        self.free -= 1;
-        Some(number)
-    }
-
-    /// Takes this number; false if it was not free.
+    /// Takes this number out; false if it was not in it.
     pub(crate) fn take(&mut self, number: u128) -> bool {
         let Some((&last, first)) = self.by_last.range_mut(number..).next() else { return false };
         let low = *first;
@@ -68,11 +47,10 @@ impl Intervals {
         if low < number {
             self.by_last.insert(number - 1, low);
         }
-        self.free -= 1;
         true
     }
 
-    /// Gives a number back; false if it was free already.
+    /// Puts a number back; false if it was in it already.
     pub(crate) fn give_back(&mut self, number: u128) -> bool {
         let above = self.by_last.range(number..).next().map(|(&last, &first)| (last, first));
         if above.is_some_and(|(_, first)| first <= number) {
@@ -85,7 +63,6 @@ impl Intervals {
         };
         // Joined above, this replaces the first number under the key that is there already.
         self.by_last.insert(last, below.unwrap_or(number));
-        self.free += 1;
         true
     }
 }
@@ -100,14 +77,12 @@ mod tests {
 
     #[derive(Clone, Debug)]
     enum Step {
-        Lowest,
         Take(u128),
         GiveBack(u128),
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
         let step = prop_oneof![
-            2 => Just(Step::Lowest),
             3 => (0_u128..40).prop_map(Step::Take),
             4 => (0_u128..40).prop_map(Step::GiveBack),
         ];
@@ -116,14 +91,11 @@ mod tests {
 
     fn assert_well_formed(intervals: &Intervals) {
         let mut before: Option<u128> = None;
-        let mut free = 0;
         for (&last, &first) in &intervals.by_last {
             assert!(first <= last, "an interval is not empty: {intervals:?}");
             assert!(before.is_none_or(|before| before + 1 < first), "neighbours are merged: {intervals:?}");
             before = Some(last);
-            free += last - first + 1;
         }
-        assert_eq!(free, intervals.free, "the sum is kept: {intervals:?}");
     }
 
     proptest! {
@@ -133,7 +105,6 @@ mod tests {
             let mut intervals = Intervals::full(size);
             for step in steps {
                 match step {
-                    Step::Lowest => prop_assert_eq!(intervals.take_lowest(), model.pop_first()),
                     Step::Take(number) => prop_assert_eq!(intervals.take(number), model.remove(&number)),
                     Step::GiveBack(number) if number < size => {
                         prop_assert_eq!(intervals.give_back(number), model.insert(number));
@@ -142,7 +113,6 @@ mod tests {
                 }
                 assert_well_formed(&intervals);
                 prop_assert_eq!(intervals.lowest(), model.first().copied());
-                prop_assert_eq!(usize::try_from(intervals.free()), Ok(model.len()));
                 for number in 0..size {
                     prop_assert_eq!(intervals.contains(number), model.contains(&number));
                 }

@@ -18,6 +18,7 @@
 
 mod allocator;
 mod entry;
+mod free;
 mod intervals;
 mod ledger;
 mod matcher;

@@ -1,14 +1,14 @@
 //! The addresses of one family that a pool gives out, and which of them are free.
 //!
 //! Every address has a rank: its place in the order in which the pool gives addresses out, which is the order of
-//! `addresses` and ascending within each entry. Free space is kept as intervals of ranks, so that "lowest free in
-//! the order of `addresses`" is one look-up.
+//! `addresses` and ascending within each entry. Free space is a set of ranks, so that "lowest free in the order of
+//! `addresses`" is one look-up.
 //!
 //! With `avoidBuggyIPs` the addresses that end in .0 and .255 have no rank, and cost nothing.
 
 use std::net::IpAddr;
 
-use crate::intervals::Intervals;
+use crate::free::Free;
 use crate::range::{to_address, to_number};
 use crate::{AddressRange, Family};
 
@@ -21,7 +21,7 @@ pub struct Space {
     by_rank: Vec<Run>,
     /// The same runs, addresses ascending.
     by_number: Vec<Run>,
-    free: Intervals,
+    free: Free,
 }
 
 /// `first..=last` in the numbering of the space; `rank` is that of `first`.
@@ -57,7 +57,7 @@ impl Space {
         }
         let mut by_number = by_rank.clone();
         by_number.sort_unstable_by_key(|run| run.first);
-        Self { family, numbering, by_rank, by_number, free: Intervals::full(rank) }
+        Self { family, numbering, by_rank, by_number, free: Free::full(rank) }
     }
 
     /// Whether it has any address, free or not.
@@ -67,7 +67,7 @@ impl Space {
 
     /// How many addresses are free.
     pub fn free(&self) -> u128 {
-        self.free.free()
+        self.free.count()
     }
 
     /// Whether the address is one of those given out, free or not.
@@ -82,7 +82,8 @@ impl Space {
 
     /// Takes the next address to give.
     pub fn take_lowest(&mut self) -> Option<IpAddr> {
-        let rank = self.free.take_lowest()?;
+        let rank = self.free.lowest()?;
+        self.free.take(rank);
         self.address(rank)
     }
 

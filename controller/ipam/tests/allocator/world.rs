@@ -231,8 +231,8 @@ impl World {
             let recorded = |it: &&IpAddr| {
                 self.lbips.get(it).is_some_and(|record| record.services.contains(&api.request.owner))
             };
+            api.settled = api.settled.iter().filter(|it| recorded(&it)).collect();
             let unrecorded: Vec<_> = api.request.shown.iter().filter(|it| !recorded(it)).copied().collect();
-            api.settled = api.settled.iter().filter(|it| !unrecorded.contains(it)).collect();
             api.by_hand.extend(unrecorded);
         }
         self.allocator = Allocator::new();
