@@ -10,6 +10,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use herald_net::L2Socket;
+use nix::net::if_::if_nametoindex;
 use pnet::util::MacAddr;
 use serde::Deserialize;
 
@@ -51,6 +53,15 @@ impl Host {
         let json = self.netns.output("ip", &["-json", "neigh", "show", "to", &address.to_string()])?;
         let entries: Vec<Neighbour> = serde_json::from_str(&json)?;
         Ok(entries.into_iter().find(|entry| entry.dst == address))
+    }
+
+    /// Sends a whole Ethernet frame through `eth0`, whatever it says.
+    pub fn transmit(&self, frame: Vec<u8>) -> Result<()> {
+        let sent = self.netns.run(move || -> Result<()> {
+            let socket = L2Socket::open(if_nametoindex("eth0")?, &[])?;
+            Ok(socket.send(&frame)?)
+        })?;
+        sent.with_context(|| format!("sending a frame from {}", self.name))
     }
 
     /// Forgets every neighbour.
