@@ -15,6 +15,10 @@ use crate::poller::Source;
 /// grants twice `net.core.rmem_max` at most: some hundred frames by default.
 const RECEIVE_BUFFER: usize = 1 << 20;
 
+/// TC_PRIO_INTERACTIVE, the highest that needs no CAP_NET_ADMIN: in the first band of pfifo_fast, so that a hello or
+/// an answer does not stand behind what the node's applications send.
+const SEND_PRIORITY: u32 = 6;
+
 /// AF_PACKET sockets bound to one interface: one for hellos, which therefore have a buffer that no flood of
 /// questions can fill, and one for the rest.
 ///
@@ -75,6 +79,7 @@ impl L2Socket {
         this.hellos.attach(&Program::hello()).map_err(failed("SO_ATTACH_FILTER"))?;
         this.set_interest(interest).map_err(failed("SO_ATTACH_FILTER"))?;
         this.hellos.join(ifindex, hello::GROUP).map_err(failed("PACKET_ADD_MEMBERSHIP"))?;
+        this.others.0.set_priority(SEND_PRIORITY).map_err(failed("SO_PRIORITY"))?;
         for socket in [&this.hellos, &this.others] {
             socket.0.set_recv_buffer_size(RECEIVE_BUFFER).map_err(failed("SO_RCVBUF"))?;
             socket.ignore_outgoing().map_err(failed("PACKET_IGNORE_OUTGOING"))?;

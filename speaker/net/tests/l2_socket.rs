@@ -4,7 +4,7 @@
 
 mod namespace;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -355,6 +355,27 @@ fn a_flood_of_questions_neither_delays_nor_loses_a_hello() {
             assert_eq!(next(&ours), *hello);
         }
         assert_eq!(next(&ours), ask);
+    });
+}
+
+#[test]
+fn a_hello_overtakes_what_applications_have_queued() {
+    namespace::with_veth(|| {
+        let (ours, peer) = sockets();
+        namespace::ip("addr add 10.0.0.1/24 dev ours");
+        namespace::ip("neigh add 10.0.0.2 lladdr 02:00:00:00:00:02 dev ours");
+        // 1,000 octets a second: the datagrams below take ten.
+        namespace::tc("qdisc add dev ours root handle 1: tbf rate 8kbit burst 2000 limit 100000");
+        namespace::tc("qdisc add dev ours parent 1: pfifo_fast");
+        let application = UdpSocket::bind("10.0.0.1:0").unwrap();
+        for _ in 0..20 {
+            application.send_to(&[0; 458], "10.0.0.2:9").unwrap();
+        }
+        let hello = hello(1, hello::GROUP);
+        ours.send(&hello).unwrap();
+        assert_eq!(next(&peer), hello);
+        let queued = namespace::tc("-s qdisc show dev ours");
+        assert!(!queued.contains("backlog 0b 0p"), "the datagrams went first: {queued}");
     });
 }
 

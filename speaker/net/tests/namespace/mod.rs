@@ -75,9 +75,20 @@ fn keep_to_one_processor() {
 /// `ip` of iproute2 in this namespace.
 #[track_caller]
 pub(crate) fn ip(arguments: &str) -> String {
+    run("ip", arguments)
+}
+
+/// `tc` of iproute2 in this namespace.
+#[track_caller]
+pub(crate) fn tc(arguments: &str) -> String {
+    run("tc", arguments)
+}
+
+#[track_caller]
+fn run(command: &str, arguments: &str) -> String {
     let output =
-        Command::new("ip").args(arguments.split_whitespace()).output().expect("iproute2 is installed");
-    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+        Command::new(command).args(arguments.split_whitespace()).output().expect("iproute2 is installed");
+    assert!(output.status.success(), "{command} {arguments}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
