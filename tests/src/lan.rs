@@ -55,13 +55,15 @@ impl Host {
         Ok(entries.into_iter().find(|entry| entry.dst == address))
     }
 
-    /// Sends a whole Ethernet frame through `eth0`, whatever it says.
-    pub fn transmit(&self, frame: Vec<u8>) -> Result<()> {
-        let sent = self.netns.run(move || -> Result<()> {
-            let socket = L2Socket::open(if_nametoindex("eth0")?, &[])?;
-            Ok(socket.send(&frame)?)
-        })?;
-        sent.with_context(|| format!("sending a frame from {}", self.name))
+    /// A socket that sends whole Ethernet frames through `eth0`.
+    pub fn sender(&self) -> Result<L2Socket> {
+        let opened = self.netns.run(|| anyhow::Ok(L2Socket::open(if_nametoindex("eth0")?, &[])?))?;
+        opened.with_context(|| format!("a packet socket on {}", self.name))
+    }
+
+    /// Sends one frame, whatever it says.
+    pub fn transmit(&self, frame: &[u8]) -> Result<()> {
+        self.sender()?.send(frame).with_context(|| format!("sending a frame from {}", self.name))
     }
 
     /// Forgets every neighbour.

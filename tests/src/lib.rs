@@ -15,6 +15,7 @@
 //! What must hold: several labs run side by side; the machine's own network is never touched; nothing is left behind,
 //! also after a panic, Ctrl-C or SIGKILL ([`scratch`] has the one way in which everything goes).
 
+mod asker;
 pub mod backend;
 mod client;
 mod control_plane;
@@ -34,6 +35,7 @@ pub mod services;
 pub mod shared;
 mod sniffer;
 
+pub use asker::Asker;
 pub use client::Page;
 pub use control_plane::ControlPlane;
 pub use herald::NAMESPACE as HERALD_NAMESPACE;

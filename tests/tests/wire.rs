@@ -51,7 +51,7 @@ impl Scene {
     }
 
     /// Sends a frame from the client and waits for one that `wanted` accepts.
-    fn ask(&self, frame: Vec<u8>, wanted: impl Fn(&Seen) -> bool) -> Result<Seen> {
+    fn ask(&self, frame: &[u8], wanted: impl Fn(&Seen) -> bool) -> Result<Seen> {
         let asked = Instant::now();
         self.lab().client().transmit(frame)?;
         self.sniffer.wait_for(asked, PATIENCE, wanted)
@@ -81,7 +81,7 @@ fn a_broadcast_question_is_answered_to_the_asker_alone_with_the_holders_mac() ->
     let scene = Scene::new(lab, "who-has")?;
     let client = lab.client();
     let question = Arp::who_has(scene.v4, client.v4, client.mac).to_frame(Ethernet::broadcast(client.mac));
-    let answer = scene.ask(question, |frame| frame.answers(scene.v4.into()))?;
+    let answer = scene.ask(&question, |frame| frame.answers(scene.v4.into()))?;
     let holder = lab.node(&scene.holder(scene.v4)?)?;
     ensure!(answer.from == holder.name(), "{} answered, {} holds", answer.from, holder.name());
     ensure!(answer.destination == client.mac, "answered to {}", answer.destination);
@@ -96,7 +96,7 @@ fn an_address_conflict_probe_is_answered() -> Result<()> {
     let scene = Scene::new(lab, "acd")?;
     let client = lab.client();
     let probe = Arp::probe(scene.v4, client.mac).to_frame(Ethernet::broadcast(client.mac));
-    scene.ask(probe, |frame| {
+    scene.ask(&probe, |frame| {
         arp(frame).is_some_and(|arp| arp.operation == Operation::Reply && arp.spa == scene.v4)
     })?;
     Ok(())
@@ -114,7 +114,7 @@ fn ipv6_questions_are_answered_with_override_multicast_and_unicast() -> Result<(
     let check = Ndp::who_has_unicast(scene.v6, client.v6, client.mac);
     let to_holder = Ethernet::new(holder.host.mac, client.mac);
     for (question, ethernet) in [(resolution, to_group), (check, to_holder)] {
-        let answer = scene.ask(question.to_frame(ethernet), |frame| frame.answers(scene.v6.into()))?;
+        let answer = scene.ask(&question.to_frame(ethernet), |frame| frame.answers(scene.v6.into()))?;
         let (ndp, solicited, overrides) = advertisement(&answer).context("an advertisement")?;
         ensure!(solicited && overrides, "{ndp:?}");
         ensure!(answer.from == holder.name() && answer.destination == client.mac, "{answer:?}");
@@ -129,7 +129,7 @@ fn duplicate_address_detection_by_another_host_is_answered_to_everybody() -> Res
     let client = lab.client();
     let probe = Ndp::probe(scene.v6).to_frame(Ethernet::multicast(ndp::solicited_node(scene.v6), client.mac));
     let answer =
-        scene.ask(probe, |frame| advertisement(frame).is_some_and(|(ndp, ..)| ndp.target() == scene.v6))?;
+        scene.ask(&probe, |frame| advertisement(frame).is_some_and(|(ndp, ..)| ndp.target() == scene.v6))?;
     let (ndp, ..) = advertisement(&answer).context("an advertisement")?;
     ensure!(ndp.destination == ndp::ALL_NODES, "answered to {}", ndp.destination);
     Ok(())
@@ -142,10 +142,10 @@ fn an_address_that_nobody_was_given_is_not_answered_for() -> Result<()> {
     let client = lab.client();
     let free = Ipv4Addr::new(192, 168, 1, 250);
     let asked = Instant::now();
-    client.transmit(Arp::who_has(free, client.v4, client.mac).to_frame(Ethernet::broadcast(client.mac)))?;
+    client.transmit(&Arp::who_has(free, client.v4, client.mac).to_frame(Ethernet::broadcast(client.mac)))?;
     // What came later has been answered: so would this have been.
     let question = Arp::who_has(scene.v4, client.v4, client.mac).to_frame(Ethernet::broadcast(client.mac));
-    scene.ask(question, |frame| frame.answers(scene.v4.into()))?;
+    scene.ask(&question, |frame| frame.answers(scene.v4.into()))?;
     let answered =
         scene.sniffer.seen().into_iter().find(|frame| frame.at >= asked && frame.answers(free.into()));
     ensure!(answered.is_none(), "{answered:?}");
@@ -210,11 +210,11 @@ fn garbage_on_the_wire_stops_nobody() -> Result<()> {
                 noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                 frame.extend(&noise.to_be_bytes()[..1]);
             }
-            client.transmit(frame)?;
+            client.transmit(&frame)?;
         }
     }
     let question = Arp::who_has(scene.v4, client.v4, client.mac).to_frame(Ethernet::broadcast(client.mac));
-    scene.ask(question, |frame| frame.answers(scene.v4.into()))?;
+    scene.ask(&question, |frame| frame.answers(scene.v4.into()))?;
     for node in lab.nodes() {
         node.speaker(|speaker| match speaker.exited()? {
             None => Ok(()),

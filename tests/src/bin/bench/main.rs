@@ -1,8 +1,13 @@
 //! `make bench`: every figure that docs/benchmarks.md quotes, each with its rival in the same run where there is one.
 #![expect(clippy::print_stdout, reason = "a command's output is what it is for")]
 
+mod answers;
+mod create;
+mod loss;
 mod node_loss;
 mod report;
+
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -25,6 +30,29 @@ enum Benchmark {
         #[arg(long)]
         rival_only: bool,
     },
+    /// From the creation of a Service to its address, its first answer, its first page
+    Create {
+        /// How often
+        #[arg(long, default_value_t = 50)]
+        runs: usize,
+    },
+    /// ARP answers, CPU and memory with many addresses on one node, idle and under a storm
+    Answers {
+        /// How many addresses, rising
+        #[arg(long, value_delimiter = ',', default_value = "1,1000,10000")]
+        vips: Vec<u32>,
+    },
+    /// Moves while frames are lost and nothing dies
+    Loss {
+        /// For how long
+        #[arg(long, default_value_t = 600)]
+        seconds: u64,
+        /// Of all frames, on every path
+        #[arg(long, default_value_t = 30)]
+        percent: u8,
+    },
+    /// All of them, with their defaults
+    All,
 }
 
 fn main() -> Result<()> {
@@ -33,5 +61,14 @@ fn main() -> Result<()> {
     println!("{}", report::HEADER);
     match benchmark {
         Benchmark::NodeLoss { runs, rival_only } => node_loss::run(runs, rival_only),
+        Benchmark::Create { runs } => create::run(runs),
+        Benchmark::Answers { vips } => answers::run(&vips),
+        Benchmark::Loss { seconds, percent } => loss::run(Duration::from_secs(seconds), percent),
+        Benchmark::All => {
+            create::run(50)?;
+            node_loss::run(30, false)?;
+            answers::run(&[1, 1_000, 10_000])?;
+            loss::run(Duration::from_mins(10), 30)
+        }
     }
 }

@@ -68,3 +68,13 @@ pub(crate) fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     format!("{cores} cores, {}, Linux {}\n", model.trim_start_matches(['\t', ' ', ':']), kernel.trim())
 }
+
+/// Memory as people read it, from the kernel's KiB.
+pub(crate) fn megabytes(kib: u32) -> String {
+    format!("{:.1} MiB", f64::from(kib) / 1024.0)
+}
+
+/// A share of one.
+pub(crate) fn percent(share: f64) -> String {
+    format!("{:.2} %", share * 100.0)
+}

@@ -1,0 +1,107 @@
+//! From `kubectl create` to an address, to the first answered who-has, to the first page.
+//!
+//! One Service at a time, from a pool of one address, its endpoints there before it. kube-proxy's `minSyncPeriod` is 10 ms
+//! in this lab (its default of 1 s would be most of the third figure).
+
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use herald_lab::{Asker, Lab, Plan, services::addresses};
+use k8s_openapi::api::core::v1::Service;
+use kube::{
+    Api,
+    api::{DeleteParams, PostParams},
+    runtime::wait::await_condition,
+};
+use serde_json::json;
+
+use crate::report::Sample;
+
+const ADDRESS: &str = "192.168.1.240";
+const SERVICE: &str = "created";
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Between two questions.
+const PERIOD: Duration = Duration::from_millis(1);
+
+#[derive(Default)]
+struct Figures {
+    address: Sample,
+    answer: Sample,
+    page: Sample,
+}
+
+pub(crate) fn run(runs: usize) -> Result<()> {
+    let lab = Plan::nodes(3).start()?;
+    for (detection, what) in [("Disabled", "conflict probe off"), ("Enabled", "conflict probe on")] {
+        lab.kubectl_apply(&format!(
+            "{{apiVersion: heraldlb.io/v1beta1, kind: IPAddressPool, metadata: {{name: bench}}, \
+             spec: {{addresses: [{ADDRESS}], conflictDetection: {detection}}}}}"
+        ))?;
+        // Once unmeasured: caches, and the endpoints that outlive the Service.
+        one(&lab)?;
+        lab.kubectl_apply(&manifest())?;
+        lab.set_endpoints("default", SERVICE, &["n1", "n2", "n3"])?;
+        lab.kubectl(&["delete", "service", SERVICE])?;
+        let mut figures = Figures::default();
+        for _ in 0..runs {
+            let (address, answer, page) = one(&lab)?;
+            figures.address.push(address);
+            figures.answer.push(answer);
+            figures.page.push(page.context("no page although there are endpoints")?);
+        }
+        println!("{}", figures.address.row(&format!("create to EXTERNAL-IP, {what}"), None));
+        println!("{}", figures.answer.row(&format!("create to first answered who-has, {what}"), None));
+        println!("{}", figures.page.row(&format!("create to first HTTP 200, {what}"), None));
+    }
+    Ok(())
+}
+
+fn manifest() -> String {
+    format!(
+        "{{apiVersion: v1, kind: Service, metadata: {{name: {SERVICE}}}, \
+         spec: {{type: LoadBalancer, ports: [{{name: http, port: 80}}]}}}}"
+    )
+}
+
+/// One Service: created, looked at from three sides, deleted. No page without endpoints.
+fn one(lab: &Lab) -> Result<(Duration, Duration, Option<Duration>)> {
+    let address: IpAddr = ADDRESS.parse()?;
+    lab.await_lbip(address, "gone", |lbip| lbip.is_none())?;
+    lab.client().forget_neighbours()?;
+    let asker = Asker::new(lab.client())?;
+    let service: Service = serde_json::from_value(json!({
+        "metadata": { "name": SERVICE },
+        "spec": { "type": "LoadBalancer", "ports": [{ "name": "http", "port": 80 }] },
+    }))?;
+    let api: Api<Service> = Api::namespaced(lab.kube(), "default");
+    let begun = Instant::now();
+    let (given, (answered, page)) = std::thread::scope(|scope| {
+        let on_the_lan = scope.spawn(|| look(lab, &asker, address, begun));
+        let given = lab.block_on(async {
+            api.create(&PostParams::default(), &service).await?;
+            let given =
+                |service: Option<&Service>| service.is_some_and(|service| !addresses(service).is_empty());
+            tokio::time::timeout(PATIENCE, await_condition(api.clone(), SERVICE, given)).await??;
+            anyhow::Ok(begun.elapsed())
+        });
+        let looked = on_the_lan.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        Ok::<_, anyhow::Error>((given?, looked?))
+    })?;
+    lab.block_on(api.delete(SERVICE, &DeleteParams::default()))?;
+    Ok((given, answered, page))
+}
+
+/// Asks for the address every millisecond until it is answered, then for a page.
+fn look(lab: &Lab, asker: &Asker, address: IpAddr, begun: Instant) -> Result<(Duration, Option<Duration>)> {
+    while begun.elapsed() < PATIENCE {
+        if asker.ask(address, PERIOD)?.is_some() {
+            let answered = begun.elapsed();
+            let page = lab.client().http_get_until_ok(address, 80, Duration::from_secs(1));
+            return Ok((answered, page.ok().map(|_| begun.elapsed())));
+        }
+    }
+    anyhow::bail!("nobody answered for {address} within {PATIENCE:?}")
+}
