@@ -262,7 +262,10 @@ impl Segment {
         self.refresh_candidates();
         let vip = self.vips.get(id)?;
         let (live, reserved) = self.rivals(vip);
-        let hint_until = self.hint_until(cx, vip);
+        let last_holder =
+            vip.last_holder.and_then(|last| self.peers.get(last)).filter(|last| !last.is_gone());
+        let kept_until =
+            self.hint_until(cx, vip).max(last_holder.and_then(|last| last.table.probably_holds_until()));
         let rival_name = live.and_then(|live| self.peers.get(live.node)?.name.clone());
         let overruled = live.is_some_and(|live| {
             vip.spec.as_ref().is_some_and(|spec| {
@@ -303,7 +306,7 @@ impl Segment {
             mine: vip.mine.map(|mine| standing(cx, &mine)),
             live: live.map(|standing| Rival { standing, overruled_since: vip.overruled_since }),
             reserved,
-            hint_until,
+            kept_until,
             newest_revision: vip.max_revision,
             free_since,
             rank: Rank { before: rank, cordoned: cx.node.cordoned },
@@ -437,12 +440,14 @@ impl Segment {
         let Some(revision) = vip.spec.as_ref().map(|spec| spec.revision) else { return };
         let never_held = vip.never_held();
         let freed_by = vip.freed_by.take();
-        // A claim made in ignorance of others must not beat theirs: it is raised when they have been asked.
+        // A claim made in ignorance of others must not beat theirs, not even by hash: it is raised when they have
+        // been asked.
         let sure = self.peers.met_anybody() && self.tables_are_known();
         let Some(vip) = self.vips.get_mut(id) else { return };
-        let epoch = Epoch(vip.max_epoch.0.saturating_add(u64::from(sure)));
+        let known = vip.max_epoch.0;
+        let epoch = Epoch(if sure { known.saturating_add(1) } else { known.saturating_sub(1) });
         self.tentative |= !sure;
-        vip.max_epoch = epoch;
+        vip.max_epoch = vip.max_epoch.max(epoch);
         vip.max_revision = vip.max_revision.max(revision);
         vip.last_holder = Some(cx.config.node);
         vip.free_since = None;

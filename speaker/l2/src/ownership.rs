@@ -183,8 +183,9 @@ pub(crate) struct View {
     pub(crate) live: Option<Rival>,
     /// Somebody's previous boot claimed it (rule A31).
     pub(crate) reserved: bool,
-    /// Named by `status.holders` at my start: reserved until then (rule A31).
-    pub(crate) hint_until: Option<Instant>,
+    /// Kept until then for those that `status.holders` names (rule A31), or for a last holder that is there and has
+    /// not told yet what it holds (rule A33).
+    pub(crate) kept_until: Option<Instant>,
     /// The newest revision that any claim carried.
     pub(crate) newest_revision: Revision,
     /// Since when nobody holds it.
@@ -295,7 +296,7 @@ fn decide_free(view: &View) -> Decision {
     }
     let turn = (view.free_since + RANK_STEP * view.rank.steps())
         .max(view.gate.not_before.unwrap_or_default())
-        .max(view.hint_until.unwrap_or_default());
+        .max(view.kept_until.unwrap_or_default());
     if view.now < turn {
         return Decision::Wait(turn);
     }

@@ -26,11 +26,12 @@ const PENDING: usize = 256;
 /// The second are those that wait to be let in; the first are mostly recordings.
 const CHALLENGES_PER_SECOND: u32 = 20;
 const CHALLENGES_PER_SECOND_UNHEARD: u32 = 200;
-/// A challenge is sent again after this; twice and four times this from then on, because under loss many are needed.
+/// A challenge is sent again after this, whether or not another hello was heard: under loss many are needed.
 const CHALLENGE_RETRY: Duration = Duration::from_millis(50);
-const CHALLENGE_DOUBLINGS: u32 = 2;
-/// Who has not answered so many is a recording, almost certainly: it dies out.
-const CHALLENGES_IN_EARNEST: u32 = 12;
+/// After so many only when another hello is heard; that is a recording, almost certainly, and dies out.
+const CHALLENGES_IN_EARNEST: u32 = 8;
+const CHALLENGE_PATIENT: Duration = Duration::from_millis(200);
+const CHALLENGES_AT_ALL: u32 = 24;
 const CHALLENGE_RECORDING: Duration = Duration::from_secs(10);
 /// A newcomer waits so long for those that it hears and has not got to know.
 const ACQUAINTANCE: Duration = Duration::from_secs(1);
@@ -108,17 +109,25 @@ pub(crate) enum Accepted {
 #[derive(Clone, Copy, Debug)]
 struct Pending {
     salt: Salt,
+    mac: MacAddr,
     first: Instant,
     sent: Instant,
     tries: u32,
 }
 
+impl Pending {
+    /// When to ask again unprompted.
+    fn next(&self) -> Option<Instant> {
+        (self.tries < CHALLENGES_IN_EARNEST).then(|| self.sent + CHALLENGE_RETRY)
+    }
+}
+
 /// How long to wait for an answer to the challenge after so many before it.
 fn retry_after(tries: u32) -> Duration {
-    if tries < CHALLENGES_IN_EARNEST {
-        CHALLENGE_RETRY * 2u32.pow(tries.min(CHALLENGE_DOUBLINGS))
-    } else {
-        CHALLENGE_RECORDING
+    match tries {
+        0..CHALLENGES_IN_EARNEST => CHALLENGE_RETRY,
+        CHALLENGES_IN_EARNEST..CHALLENGES_AT_ALL => CHALLENGE_PATIENT,
+        _ => CHALLENGE_RECORDING,
     }
 }
 
@@ -240,7 +249,13 @@ impl Peers {
     }
 
     /// Whether to challenge this triple now, and with which salt (rule A7).
-    pub(crate) fn challenge(&mut self, triple: Triple, now: Instant, salt: Salt) -> Option<Salt> {
+    pub(crate) fn challenge(
+        &mut self,
+        triple: Triple,
+        mac: MacAddr,
+        now: Instant,
+        salt: Salt,
+    ) -> Option<Salt> {
         let known = self.pending.get(&triple).copied();
         if let Some(Pending { sent, tries, .. }) = known
             && now.since(sent) < retry_after(tries)
@@ -267,8 +282,37 @@ impl Peers {
         let salt = known.map_or(salt, |pending| pending.salt);
         let tries = known.map_or(0, |pending| pending.tries + 1);
         let first = known.map_or(now, |pending| pending.first);
-        self.pending.insert(triple, Pending { salt, first, sent: now, tries });
+        self.pending.insert(triple, Pending { salt, mac, first, sent: now, tries });
         Some(salt)
+    }
+
+    /// Challenges to send again now: whom, and with which salt.
+    pub(crate) fn challenges_due(&mut self, now: Instant) -> Vec<(MacAddr, Salt)> {
+        if self.next_challenge().is_none_or(|next| next > now) {
+            return Vec::new();
+        }
+        let due: Vec<(Triple, MacAddr, Salt)> = self
+            .pending
+            .iter()
+            .filter(|(_, pending)| pending.next().is_some_and(|next| next <= now))
+            .map(|(triple, pending)| (*triple, pending.mac, pending.salt))
+            .collect();
+        due.into_iter()
+            .filter_map(|(triple, mac, salt)| {
+                let salt = self.challenge(triple, mac, now, salt);
+                // Too many at once: this one waits for its next hello.
+                if salt.is_none()
+                    && let Some(pending) = self.pending.get_mut(&triple)
+                {
+                    pending.tries = pending.tries.max(CHALLENGES_IN_EARNEST);
+                }
+                Some((mac, salt?))
+            })
+            .collect()
+    }
+
+    pub(crate) fn next_challenge(&self) -> Option<Instant> {
+        self.pending.values().filter_map(Pending::next).min()
     }
 
     /// A peer has been known here since the start.

@@ -32,7 +32,7 @@ const LISTEN_EXTRA: Duration = Duration::from_secs(1);
 /// The lower interface of one segment is listened for this long before the higher one speaks again (rule A52).
 const IDLE_FOR: Duration = Duration::from_secs(5);
 /// A leaver answers until everything is claimed, at most this long (rule A44).
-const LEAVE_WITHIN: Duration = Duration::from_secs(1);
+const LEAVE_WITHIN: Duration = Duration::from_millis(250);
 const BYES: u8 = 3;
 /// Ethernet's own.
 const MTU: u32 = 1_500;
@@ -294,7 +294,7 @@ impl Segment {
         cx.counters.refused.unknown_boot += 1;
         let salt = cx.random.salt();
         if !self.is_quiet()
-            && let Some(salt) = self.peers.challenge(triple, cx.now, salt)
+            && let Some(salt) = self.peers.challenge(triple, ethernet.source, cx.now, salt)
         {
             cx.counters.challenges += 1;
             self.send(cx, ethernet.source, &Message::Challenge(salt));
@@ -473,6 +473,12 @@ impl Segment {
     pub(crate) fn handle_timeout(&mut self, cx: &mut Context) {
         self.last_turn = cx.now;
         self.lifecycle_tick(cx);
+        for (mac, salt) in self.peers.challenges_due(cx.now) {
+            if !self.is_quiet() {
+                cx.counters.challenges += 1;
+                self.send(cx, mac, &Message::Challenge(salt));
+            }
+        }
         while let Some(node) = self.peers.pop_due(cx.now) {
             self.check_peer(cx, node);
         }
@@ -503,6 +509,7 @@ impl Segment {
             self.listen_until(cx).filter(|_| self.state == Lifecycle::Listen),
             self.idle_since.map(|since| since + IDLE_FOR),
             self.peers.next_due(),
+            self.peers.next_challenge(),
             self.vips.next_due(),
             self.proof.next(),
             self.proof.barred_until.filter(|until| *until > cx.now),

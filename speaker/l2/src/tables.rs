@@ -19,6 +19,8 @@ const RETRY: Duration = Duration::from_millis(100);
 const COMING: Duration = Duration::from_millis(20);
 /// A table that stays unknown for this long holds up no claim (rule A33).
 const PATIENCE: Duration = Duration::from_secs(1);
+/// But those that its owner is said to have held last: it is there, so it holds them.
+const PATIENCE_LAST_HOLDER: Duration = Duration::from_secs(4);
 
 /// One peer's table, as far as it is known.
 #[derive(Debug, Default)]
@@ -62,6 +64,11 @@ impl Table {
     pub(crate) fn holds_up_until(&self, now: Instant) -> Option<Instant> {
         let until = self.incomplete_since.filter(|_| !self.is_complete())? + PATIENCE;
         (until > now).then_some(until)
+    }
+
+    /// Until when an address waits that this peer is said to have held last.
+    pub(crate) fn probably_holds_until(&self) -> Option<Instant> {
+        Some(self.incomplete_since.filter(|_| !self.is_complete())? + PATIENCE_LAST_HOLDER)
     }
 
     /// Takes note of a hello's version. `changes`: it carried the changes of that version.
