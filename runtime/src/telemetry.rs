@@ -56,11 +56,13 @@ pub fn init(flag: &str) -> Result<(), TelemetryError> {
 /// Libraries stay quiet unless they are named: kube warns again at every retry of a forbidden
 /// watch, which [`crate::watch`] says once, and what HTTP and TLS say is of use only to who asks for it.
 fn parse(text: &str, origin: &'static str) -> Result<Targets, TelemetryError> {
-    let asked: Targets = text.trim().parse().map_err(|error| TelemetryError::Filter {
-        filter: text.to_owned(),
-        origin,
-        reason: format!("{error}"),
-    })?;
+    let wrong = |reason: String| TelemetryError::Filter { filter: text.to_owned(), origin, reason };
+    let asked: Targets = text.trim().parse().map_err(|error| wrong(format!("{error}")))?;
+    // A lone word would be taken for a target at its most talkative; a misspelt level is likelier.
+    let bare = text.split(',').map(str::trim).filter(|part| !part.contains('='));
+    if let Some(word) = bare.into_iter().find(|part| part.parse::<LevelFilter>().is_err()) {
+        return Err(wrong(format!("{word:?} is no level")));
+    }
     let quiet = ["hyper_util", "kube_client", "kube_runtime", "rustls", "tower"]
         .into_iter()
         .filter(|library| !asked.iter().any(|(target, _)| target.starts_with(library)))
@@ -100,7 +102,9 @@ mod tests {
 
     #[test]
     fn a_bad_filter_names_the_text_and_its_origin() {
-        let error = parse("info,herald=loud", "RUST_LOG").unwrap_err().to_string();
-        assert!(error.contains("herald=loud") && error.contains("RUST_LOG"), "{error}");
+        for text in ["info,herald=loud", "herald=loud", "loud"] {
+            let error = parse(text, "RUST_LOG").unwrap_err().to_string();
+            assert!(error.contains(text) && error.contains("RUST_LOG"), "{error}");
+        }
     }
 }

@@ -21,14 +21,20 @@ use kube::{
     runtime::watcher::{self, Event, watcher},
 };
 use serde::de::DeserializeOwned;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::{Readiness, client};
 
 /// First pause after a failure.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
-/// Longest pause between attempts, also when thousands of nodes wait for one server to return.
-const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// Longest pause while nobody answers, also when thousands of nodes wait for one server to return.
+const BACKOFF_AWAY: Duration = Duration::from_secs(10);
+/// Longest pause while the server answers that it is not ready yet.
+const BACKOFF_BUSY: Duration = Duration::from_secs(1);
+/// Longest pause while somebody has to do something about it.
+const BACKOFF_REFUSED: Duration = Duration::from_secs(5);
+/// An API server that has just started refuses everybody until it has read its RBAC objects.
+const STARTING: Duration = Duration::from_secs(30);
 /// A list that makes no progress for this long is begun again (a response that stopped midway).
 const LIST_STALL: Duration = Duration::from_mins(1);
 
@@ -206,6 +212,15 @@ impl Trouble {
     fn needs_somebody(&self) -> bool {
         !matches!(self, Self::Away | Self::Busy | Self::Expired)
     }
+
+    /// The longest pause between attempts.
+    fn longest_pause(&self) -> Duration {
+        match self {
+            Self::Away => BACKOFF_AWAY,
+            Self::Busy | Self::Expired => BACKOFF_BUSY,
+            _ => BACKOFF_REFUSED,
+        }
+    }
 }
 
 /// Back-off, and what was said and shown already.
@@ -217,13 +232,15 @@ struct Health {
     last: Option<Trouble>,
     listed: bool,
     failures: u32,
+    /// Until when a refusal means that the server is just starting.
+    starting_until: Option<Instant>,
 }
 
 impl Health {
     fn new(name: &'static str, readiness: Readiness) -> Self {
         let reason = format!("watch {name}");
         readiness.missing(&reason, "no complete list yet");
-        Self { name, readiness, reason, last: None, listed: false, failures: 0 }
+        Self { name, readiness, reason, last: None, listed: false, failures: 0, starting_until: None }
     }
 
     fn works(&mut self) {
@@ -238,6 +255,7 @@ impl Health {
 
     /// Notes a failure and says how long to pause before the next attempt.
     fn fails(&mut self, trouble: &Trouble, error: &watcher::Error) -> Duration {
+        let trouble = &self.judge(trouble);
         if self.last.as_ref() != Some(trouble) {
             let advice = trouble.advice(self.name);
             if *trouble == Trouble::Expired {
@@ -251,15 +269,30 @@ impl Health {
             self.last = Some(trouble.clone());
         }
         self.failures = self.failures.saturating_add(1);
-        backoff(self.failures)
+        backoff(self.failures, trouble.longest_pause())
+    }
+
+    /// A refusal soon after the server was away is a server that is still starting.
+    fn judge(&mut self, trouble: &Trouble) -> Trouble {
+        let now = Instant::now();
+        match trouble {
+            Trouble::Away | Trouble::Busy => self.starting_until = Some(now + STARTING),
+            Trouble::Forbidden | Trouble::Unauthorized
+                if self.starting_until.is_some_and(|until| now < until) =>
+            {
+                return Trouble::Busy;
+            }
+            _ => {}
+        }
+        trouble.clone()
     }
 }
 
-/// The pause after the n-th failure in a row: doubled each time up to [`BACKOFF_MAX`], the upper
-/// half of it random so that nodes don't return in step.
-fn backoff(failures: u32) -> Duration {
+/// The pause after the n-th failure in a row: doubled each time up to `longest`, the upper half of
+/// it random so that nodes don't return in step.
+fn backoff(failures: u32, longest: Duration) -> Duration {
     let doubled = BACKOFF_MIN.saturating_mul(1 << failures.saturating_sub(1).min(16));
-    let full = doubled.min(BACKOFF_MAX);
+    let full = doubled.min(longest);
     let half = full / 2;
     // RandomState is seeded by the system: good enough to spread retries.
     let random = RandomState::new().build_hasher().finish() % 1024;
@@ -382,10 +415,26 @@ mod tests {
     #[test]
     fn pauses_grow_and_stay_within_their_bounds() {
         for failures in 1..100 {
-            let pause = backoff(failures);
-            assert!(pause >= BACKOFF_MIN / 2 && pause <= BACKOFF_MAX, "{failures}: {pause:?}");
+            let pause = backoff(failures, BACKOFF_AWAY);
+            assert!(pause >= BACKOFF_MIN / 2 && pause <= BACKOFF_AWAY, "{failures}: {pause:?}");
         }
-        assert!(backoff(20) >= BACKOFF_MAX / 2);
+        assert!(backoff(20, BACKOFF_AWAY) >= BACKOFF_AWAY / 2);
+    }
+
+    #[test]
+    fn a_refusal_soon_after_an_outage_is_a_server_that_is_still_starting() {
+        let readiness = Readiness::new();
+        let mut health = Health::new("pods", readiness.clone());
+        health.works();
+        let refusal = watcher::Error::NoResourceVersion;
+        for trouble in [Trouble::Away, Trouble::Forbidden, Trouble::Unauthorized] {
+            health.fails(&trouble, &refusal);
+            assert!(readiness.is_ready(), "{trouble:?}");
+        }
+        let mut health = Health::new("pods", readiness.clone());
+        health.works();
+        health.fails(&Trouble::Forbidden, &refusal);
+        assert!(!readiness.is_ready(), "a refusal out of the blue is one");
     }
 
     fn pin<S: Stream + Send + 'static>(stream: S) -> Pin<Box<S>> {
