@@ -229,6 +229,9 @@ impl Segment {
             let Some(job) = self.announcer.pop() else { break };
             if self.perform(cx, job) {
                 self.announcer.tokens -= 1;
+                if let Some(vip) = self.vips.get_mut(job.vip) {
+                    vip.traffic.announcements += 1;
+                }
                 cx.counters.announcements += 1;
             }
         }

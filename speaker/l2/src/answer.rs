@@ -56,8 +56,10 @@ impl Segment {
         }
         if vip.mine.is_some() {
             cx.counters.arp_requests += 1;
+            vip.traffic.requests += 1;
             if is_host(arp.sha) {
                 cx.counters.replies += 1;
+                vip.traffic.replies += 1;
                 cx.transmit(self.ifindex(), arp.answer(own).to_frame(Ethernet::new(arp.sha, own)));
             }
             // He asks: so he has heard of us by now.
@@ -122,6 +124,7 @@ impl Segment {
         }
         if vip.mine.is_some() {
             cx.counters.nd_solicitations += 1;
+            vip.traffic.requests += 1;
             if let Some(answer) = ndp.answer(own) {
                 let to = if ndp.is_probe() {
                     Some(Ethernet::multicast(ALL_NODES, own))
@@ -130,6 +133,7 @@ impl Segment {
                 };
                 if let Some(to) = to {
                     cx.counters.replies += 1;
+                    vip.traffic.replies += 1;
                     cx.transmit(self.ifindex(), answer.to_frame(to));
                 }
             }

@@ -8,7 +8,9 @@
 //! |---|---|---|
 //! | `core` | 1, 24 (stall), 42 (lists) | the node: interfaces, specs, time, dispatch |
 //! | `placement` | 50 | which interface carries an address |
-//! | `segment` | 3, 5, 24, 44, 51, 52 | one interface: state, frames in and out |
+//! | `segment` | 3, 24, 51 | one interface: state, and what is due |
+//! | `receive` | 5, 9, 39, 52 | hello frames in, check by check |
+//! | `leave` | 44 | BYE |
 //! | `specs` | 29, 42 | its specs, groups and filter |
 //! | `vips`, `holdings` | 30, 31, 34, 37 | what is known of each address; decisions carried out |
 //! | `peers` | 6, 7, 9, 31 (reservations) | who is known, replay, challenge |
@@ -56,11 +58,13 @@ mod detect;
 mod hello;
 mod holdings;
 mod input;
+mod leave;
 mod output;
 mod ownership;
 mod peers;
 mod placement;
 mod proof;
+mod receive;
 mod segment;
 mod snapshot;
 mod specs;
@@ -75,7 +79,7 @@ pub use core::Core;
 pub use herald_wire::hello::Keyring;
 pub use herald_wire::{Boot, ClusterId, Epoch, MacAddr, NodeId, Revision};
 pub use input::{Input, Interface, NodeState, Nodes, VipSpec};
-pub use output::{Cause, Event, Gone, Holding, Output, PeerId, ReleaseReason, Turn};
+pub use output::{Cause, Event, Gone, Holding, Output, PeerId, ReleaseReason, Traffic, Turn};
 pub use placement::glob_matches;
 pub use snapshot::{
     Counters, Lifecycle, OtherVip, PeerSnapshot, PeerState, Refusals, SegmentSnapshot, Snapshot,

@@ -287,4 +287,17 @@ pub struct Holding {
     pub revision: Revision,
     /// Since when.
     pub since: Instant,
+    /// What it has cost so far.
+    pub traffic: Traffic,
+}
+
+/// Frames for one address, since this speaker started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// ARP requests and neighbour solicitations while it was held here.
+    pub requests: u64,
+    /// Answers to them.
+    pub replies: u64,
+    /// Gratuitous ARP, unsolicited advertisements, targeted retries.
+    pub announcements: u64,
 }

@@ -195,6 +195,7 @@ impl Segment {
                 epoch: mine.epoch,
                 revision: mine.revision,
                 since: mine.since,
+                traffic: vip.traffic,
             })
         })
     }

@@ -13,7 +13,7 @@ use rustc_hash::FxHashMap;
 
 use crate::conflict::Watch;
 use crate::input::VipSpec;
-use crate::output::Gone;
+use crate::output::{Gone, Traffic};
 use crate::ownership::Eligibility;
 use crate::time::Instant;
 
@@ -66,6 +66,7 @@ pub(crate) struct Vip {
     pub(crate) unanswered: Vec<IpAddr>,
     /// Foreign owners: probes and conflicts.
     pub(crate) watch: Option<Box<Watch>>,
+    pub(crate) traffic: Traffic,
     /// Its solicited-node group is joined on its account.
     pub(crate) joined: bool,
 }
@@ -117,6 +118,7 @@ impl Vip {
             clients: Vec::new(),
             unanswered: Vec::new(),
             watch: None,
+            traffic: Traffic::default(),
             joined: false,
         }
     }
