@@ -18,8 +18,9 @@ use crate::plan::{Plan, Situation};
 use crate::service::Service;
 use crate::waiting::{Rank, Wait, Waiting};
 use crate::{
-    Addresses, Family, Input, Labels, List, Output, Owner, PoolName, PoolSpec, PoolStatus, Publication,
-    ReclaimPolicy, Refusal, Release, ReleaseThen, ReleaseWhen, ServiceRef, ServiceRequest, Take, TakeHow,
+    AddressNo, Addresses, Family, Input, Labels, List, Output, Owner, PoolName, PoolSpec, PoolStatus,
+    Publication, ReclaimPolicy, Refusal, Release, ReleaseThen, ReleaseWhen, ServiceRef, ServiceRequest, Take,
+    TakeHow,
 };
 
 /// The allocator core.
@@ -231,25 +232,26 @@ impl Allocator {
 
 /// Deciding and carrying out.
 impl Allocator {
-    /// Plans for everybody who is due, and for those who wait for what came free.
+    /// Serves those who wait for what came free, then everybody who is due: who waits was there before.
     fn settle(&mut self) {
         loop {
-            while let Some(rank) = self.due.pop_first() {
+            if let Some(address) = self.ledger.pop_freed() {
+                self.came_free(address);
+            } else if let Some(rank) = self.due.pop_first() {
                 self.serve(&rank.service);
-            }
-            let Some(address) = self.ledger.pop_freed() else { return };
-            self.wake(&Wait::Address(address), |_| true);
-            while let Some(rank) = self.due.pop_first() {
-                self.serve(&rank.service);
-            }
-            if let Some(pool) = self.ledger.pools.containing(address).cloned() {
-                let family = Family::of(address);
-                let wait = Wait::Pool(pool.clone(), family);
-                self.wake(&wait, |ledger| {
-                    ledger.pools.get(&pool).is_some_and(|pool| pool.space(family).free() > 0)
-                });
+            } else {
+                return;
             }
         }
+    }
+
+    fn came_free(&mut self, address: IpAddr) {
+        self.wake(&Wait::Address(address), |_| true);
+        let Some(pool) = self.ledger.pools.containing(address).cloned() else { return };
+        let family = Family::of(address);
+        let is_left =
+            |ledger: &Ledger| ledger.pools.get(&pool).is_some_and(|pool| pool.space(family).free() > 0);
+        self.wake(&Wait::Pool(pool.clone(), family), is_left);
     }
 
     /// Serves those who wait for `wait`, the first first, as long as there is something to give.
@@ -419,7 +421,14 @@ impl Allocator {
             Some(Phase::Taking) => service.was_told(address),
             _ => false,
         };
-        if !service.target.iter().all(recorded) {
+        // Who has to wait for a release only is not told so: it is over in a moment, unless it was refused.
+        let moment = match &service.refusal {
+            Some(Refusal::Address { address, no: AddressNo::BeingReleased(_) }) => {
+                !self.refused_addresses.contains(address)
+            }
+            _ => false,
+        };
+        if moment || !service.target.iter().all(recorded) {
             return;
         }
         let pool = service.target.iter().find_map(|address| self.ledger.pool_of(address)).cloned();

@@ -42,11 +42,13 @@ impl Service {
 
     /// Its place among those to be served.
     pub(crate) fn rank(&self) -> Rank {
-        let explicit = self.request.wanted.as_ref().is_ok_and(|wanted| !wanted.addresses.is_empty());
-        let turn = match (self.strangers().is_empty(), explicit) {
-            (_, true) => Turn::Explicit,
-            (false, false) if self.target.is_empty() => Turn::Adoption,
-            _ => Turn::Rest,
+        let requested = self.request.wanted.as_ref().map(|wanted| wanted.addresses).unwrap_or_default();
+        let strangers = self.strangers();
+        let adopts = requested.is_empty() || strangers.iter().any(|address| requested.contains(address));
+        let turn = match () {
+            () if self.target.is_empty() && !strangers.is_empty() && adopts => Turn::Adoption,
+            () if !requested.is_empty() => Turn::Explicit,
+            () => Turn::Rest,
         };
         Rank { turn, created: self.request.created, service: self.request.owner.service.clone() }
     }

@@ -95,10 +95,10 @@ impl Allocator {
         self.is_due(&owner.service);
     }
 
-    /// Those who may now get a reserved or contested address look again.
-    fn news_of(&mut self, address: IpAddr) {
-        let Some(entry) = self.ledger.entry(address).filter(|entry| entry.shares.is_empty()) else { return };
-        if let Some(service) = entry.claim().cloned() {
+    /// Those who want an address that is not free look again: it may be theirs now, or the reason is another.
+    pub(super) fn news_of(&mut self, address: IpAddr) {
+        let Some(entry) = self.ledger.entry(address) else { return };
+        if let Some(service) = entry.claim().filter(|_| entry.shares.is_empty()).cloned() {
             self.is_due(&service);
         }
         let mut last = None;

@@ -111,6 +111,7 @@ impl Allocator {
                     entry.unread
                 });
                 if !unread {
+                    self.news_of(address);
                     return;
                 }
             }

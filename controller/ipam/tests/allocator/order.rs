@@ -119,8 +119,6 @@ fn outputs(inputs: Vec<Input>) -> Vec<Output> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
-
     #[test]
     fn the_order_of_arrival_before_the_gate_does_not_matter((inputs, shuffled) in inputs()) {
         prop_assert_eq!(outputs(inputs), outputs(shuffled));

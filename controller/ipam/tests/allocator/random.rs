@@ -143,8 +143,6 @@ fn is_calm(step: &Step) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
-
     #[test]
     fn whatever_happens_nothing_is_given_twice_or_lost(steps in prop::collection::vec(step(), 0..120)) {
         let mut world = World::open();

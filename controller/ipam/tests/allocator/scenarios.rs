@@ -505,3 +505,48 @@ fn a_service_that_is_being_deleted_keeps_its_address_and_gets_no_other() {
     world.settle();
     assert_eq!(world.lbips.len(), 0);
 }
+
+#[test]
+fn a_service_created_again_stands_behind_those_who_wait_already() {
+    let mut world = settled(&[pool("p", &["10.0.0.1"])]);
+    world.create_service("a", 1, V4, anything());
+    world.settle();
+    world.create_service("b", 2, V4, anything());
+    world.settle();
+    world.delete_service("a");
+    world.create_service("a", 3, V4, anything());
+    world.settle();
+    assert_eq!((world.shown("b"), world.shown("a")), (vec!["10.0.0.1".to_owned()], vec![]));
+}
+
+#[test]
+fn what_is_shown_and_requested_comes_before_what_is_only_requested() {
+    let mut world = World::open();
+    world.apply_pool(pool("p", &["10.0.0.1-10.0.0.9"]));
+    world.create_service("old", 1, V4, addresses(&["10.0.0.5"]));
+    world.create_service("shows", 2, V4, addresses(&["10.0.0.5"]));
+    world.write_status_by_hand("shows", vec![ip("10.0.0.5")]);
+    world.restart(|_| false);
+    world.settle();
+    assert_eq!((world.shown("shows"), world.shown("old")), (vec!["10.0.0.5".to_owned()], vec![]));
+}
+
+#[test]
+fn who_waits_for_a_release_only_is_not_told_of_a_failure() {
+    let mut world = settled(&[pool("p", &["10.0.0.1-10.0.0.9"])]);
+    world.create_service("a", 1, V4, addresses(&["10.0.0.5"]));
+    world.settle();
+    world.delete_service("a");
+    world.create_service("a", 2, V4, addresses(&["10.0.0.5"]));
+    world.deliver(SERVICES);
+    world.deliver(SERVICES);
+    assert!(matches!(world.jobs.as_slice(), [Output::Release(_)]), "{:?}", world.jobs);
+    world.work(0, Fate::Refused);
+    assert!(
+        matches!(world.jobs.as_slice(), [Output::Publish(_)]),
+        "a release that fails is told: {:?}",
+        world.jobs
+    );
+    world.settle();
+    assert_eq!(world.shown("a"), ["10.0.0.5"]);
+}
