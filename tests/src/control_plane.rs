@@ -170,7 +170,7 @@ impl ControlPlane {
         Ok(())
     }
 
-    fn kubeconfig(&self, name: &str) -> PathBuf {
+    pub(crate) fn kubeconfig(&self, name: &str) -> PathBuf {
         self.dir.join(format!("{name}.kubeconfig"))
     }
 }

@@ -20,6 +20,8 @@ use crate::{lab::Lab, process::Process, programs};
 
 /// Herald's namespace.
 pub const NAMESPACE: &str = "herald-system";
+/// The controller's program and ServiceAccount.
+const CONTROLLER: &str = "herald-controller";
 const HELLO_KEY: &str = "herald-hello";
 const CRDS: [&str; 3] = ["ipaddresspools", "l2advertisements", "loadbalancerips"];
 
@@ -44,13 +46,19 @@ impl Lab {
 
     /// Starts the controller.
     pub fn start_controller(&self) -> Result<()> {
-        let kubeconfig = self.account_kubeconfig("herald-controller")?;
-        let host = self.control_plane().host();
-        let binary = programs::herald("herald-controller")?;
+        self.account_kubeconfig(CONTROLLER)?;
+        self.start_controller_again()
+    }
+
+    /// Starts it with the rights it was given at the first start: also while there is no API server to ask.
+    pub fn start_controller_again(&self) -> Result<()> {
+        let kubeconfig = self.control_plane().kubeconfig(CONTROLLER);
+        let binary = programs::herald(CONTROLLER)?;
         let args = ["--kubeconfig".to_owned(), kubeconfig.display().to_string()];
         let args = args.into_iter().chain(self.plan().controller_flags.iter().cloned());
         let log = self.dir().join("herald-controller.log");
-        self.set_controller(Some(Process::start(&host.netns, "herald-controller", &binary, args, &log)?));
+        let netns = &self.control_plane().host().netns;
+        self.set_controller(Some(Process::start(netns, CONTROLLER, &binary, args, &log)?));
         Ok(())
     }
 

@@ -11,8 +11,8 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use herald_net::L2Socket;
+use herald_wire::MacAddr;
 use nix::net::if_::if_nametoindex;
-use pnet::util::MacAddr;
 use serde::Deserialize;
 
 use crate::netns::Netns;

@@ -9,9 +9,10 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -93,6 +94,24 @@ impl Process {
     /// Its exit status, if it has ended.
     pub fn exited(&self) -> Result<Option<ExitStatus>> {
         Ok(self.child().try_wait()?)
+    }
+
+    /// Waits until it has ended by itself, and gives its exit status.
+    pub fn await_end(&self, patience: Duration) -> Result<ExitStatus> {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.exited()? {
+                return Ok(status);
+            }
+            ensure!(
+                begun.elapsed() < patience,
+                "{} still runs after {patience:?}:\n{}",
+                self.what,
+                self.last_words()
+            );
+            // The standard library can wait for a child either without a limit or not at all.
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
     }
 
     /// The last lines it wrote: what an error message should show.

@@ -1,34 +1,33 @@
 //! Deterministic simulation of a LAN of speakers: real protocol cores, a learning switch, hosts with Linux's neighbour
 //! cache, an API server that may be out of reach, virtual time, and faults; everything from one seed.
 //!
-//! - [`world`] lets time pass; [`switch`], [`node`], [`host`], [`kernel`], [`neighbour`] and [`api`] are what it is
-//!   made of.
-//! - [`classes`] is the table of fault classes with what each promises; [`schedule`] and [`faults`] say what happens.
-//! - [`check`] watches while time passes, `verdict` judges what has settled.
+//! - `world` lets time pass; `switch`, `node`, `host`, `kernel`, `neighbour` and `api` are what it is made of.
+//! - [`classes`] is the table of fault classes with what each promises; `schedule` and `faults` say what happens.
+//! - `check` watches while time passes, `verdict` judges what has settled.
 //! - [`run`] runs seeds, [`figures`] measures detection, [`trace`] tells what happened.
 //!
 //! Same class, same seed: same history, on every machine. `cargo run -p herald-sim -- --class crash --seed 1 --trace`
 //! shows one; `cargo test -p herald-sim` runs thousands (`HERALD_SIM_SEEDS` of each class).
 
-pub mod api;
-pub mod check;
+mod api;
+mod check;
 pub mod classes;
-pub mod dice;
+mod dice;
 mod disasters;
 mod disturbances;
-pub mod faults;
+mod faults;
 pub mod figures;
-pub mod host;
-pub mod kernel;
-pub mod neighbour;
-pub mod node;
-pub mod record;
+mod host;
+mod kernel;
+mod neighbour;
+mod node;
+mod record;
 pub mod run;
-pub mod schedule;
-pub mod switch;
+mod schedule;
+mod switch;
 pub mod trace;
 mod verdict;
-pub mod world;
+mod world;
 
 /// Virtual time since the start of a run. Nodes' own clocks show something else.
-pub type Moment = std::time::Duration;
+type Moment = std::time::Duration;

@@ -71,6 +71,7 @@ enum Event {
     Api { node: usize, session: u32, told: Told },
     Status { node: usize, vip: IpAddr },
     LinkNews { node: usize },
+    Relist { node: usize },
     Start { node: usize },
     Fault(Fault),
 }
@@ -259,6 +260,8 @@ impl World {
                 }
                 self.wake(node);
             }
+            Event::Relist { node } if self.api_links.is_up(node) => self.list(node),
+            Event::Relist { .. } => {}
             Event::Start { node } => self.start_speaker(node),
             Event::Fault(fault) => self.apply(&fault),
         }
@@ -356,6 +359,11 @@ impl World {
                 self.record.fact(self.now, Fact::Dead { by: node, peer: peer.node, silence });
             }
             News::Suspected { .. } => self.record.suspicions += 1,
+            News::ListShrank { .. } => {
+                // As the speaker does (rule A42).
+                let at = self.now + Duration::from_secs(10);
+                self.schedule(at, Event::Relist { node });
+            }
             News::ShutdownComplete => {
                 if let Some(state) = self.nodes.get_mut(node) {
                     state.kill();
@@ -489,9 +497,13 @@ impl World {
     /// The node's watch is made, with a first list.
     pub fn connect_api(&mut self, node: usize) {
         self.api_links.connect(node);
+        self.list(node);
+        self.tell_node(node);
+    }
+
+    fn list(&mut self, node: usize) {
         let list = Told::List(self.api.list());
         self.tell(node, list, 5, 60);
-        self.tell_node(node);
     }
 
     fn tell(&mut self, node: usize, told: Told, low: u64, high: u64) {

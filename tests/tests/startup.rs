@@ -1,0 +1,115 @@
+//! Starting where something is missing: an error that says what to do, or patience.
+
+use std::{path::Path, time::Duration};
+
+use anyhow::{Result, ensure};
+use herald_lab::{
+    Lab, Node, Plan, Process, ProxyMode, programs,
+    shared::{Case, lab_alone},
+};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Starts a speaker on `node` by hand, beside or instead of the lab's own, and gives what it said when it ended.
+fn speaker_fails(lab: &Lab, node: &Node, wrapper: &[&str], key_dir: &Path, more: &[&str]) -> Result<String> {
+    let binary = programs::herald("herald-speaker")?;
+    let kubeconfig = lab.account_kubeconfig("herald-speaker")?;
+    let mut command: Vec<String> = wrapper.iter().map(|&word| word.to_owned()).collect();
+    command.push(binary.display().to_string());
+    command.extend(["--node-name".to_owned(), node.name().to_owned()]);
+    command.extend(["--key-dir".to_owned(), key_dir.display().to_string()]);
+    command.extend(["--kubeconfig".to_owned(), kubeconfig.display().to_string()]);
+    command.extend(more.iter().map(|&word| word.to_owned()));
+    let log = node.dir().join("by-hand.log");
+    // Each run's words alone; the first finds none of an earlier one.
+    let _ = std::fs::remove_file(&log);
+    let (program, arguments) = command.split_first().ok_or_else(|| anyhow::anyhow!("no program"))?;
+    let speaker = Process::start(&node.host.netns, "the speaker", Path::new(program), arguments, &log)?;
+    let status = speaker.await_end(PATIENCE)?;
+    ensure!(!status.success(), "the speaker ended with success");
+    Ok(speaker.last_words())
+}
+
+#[test]
+fn a_speaker_without_the_right_to_packet_sockets_names_the_capability() -> Result<()> {
+    let (_alone, lab) = lab_alone()?;
+    let node = lab.node("n3")?;
+    node.speaker(Process::kill)?;
+    let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"];
+    let words = speaker_fails(lab, node, &nobody, &node.key_dir(), &[]);
+    node.start_speaker()?;
+    let words = words?;
+    ensure!(words.contains("NET_RAW"), "it says:\n{words}");
+    Ok(())
+}
+
+#[test]
+fn a_second_speaker_on_a_node_does_not_start() -> Result<()> {
+    let (_alone, lab) = lab_alone()?;
+    let node = lab.node("n1")?;
+    let words = speaker_fails(lab, node, &[], &node.key_dir(), &["--admin-addr", "127.0.0.1:7999"])?;
+    ensure!(words.contains("speaker"), "it says:\n{words}");
+    node.speaker(|speaker| {
+        ensure!(speaker.exited()?.is_none(), "the first speaker ended");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_speaker_without_its_key_names_the_directory() -> Result<()> {
+    let (_alone, lab) = lab_alone()?;
+    let node = lab.node("n2")?;
+    node.speaker(Process::kill)?;
+    let words = speaker_fails(lab, node, &[], Path::new("/nonexistent/keys"), &[]);
+    node.start_speaker()?;
+    let words = words?;
+    ensure!(words.contains("/nonexistent/keys"), "it says:\n{words}");
+    Ok(())
+}
+
+#[test]
+fn a_taken_admin_port_is_named() -> Result<()> {
+    let (_alone, lab) = lab_alone()?;
+    let node = lab.node("n2")?;
+    node.speaker(Process::kill)?;
+    let taken = node.host.netns.run(|| std::net::TcpListener::bind("127.0.0.1:7473"))??;
+    let words = speaker_fails(lab, node, &[], &node.key_dir(), &[]);
+    drop(taken);
+    node.start_speaker()?;
+    let words = words?;
+    ensure!(words.contains("127.0.0.1:7473"), "it says:\n{words}");
+    Ok(())
+}
+
+#[test]
+fn both_programs_wait_for_an_api_server_that_is_not_there_yet() -> Result<()> {
+    let (_alone, lab) = lab_alone()?;
+    lab.control_plane().kill_api()?;
+    lab.controller(Process::kill)?;
+    let node = lab.node("n1")?;
+    node.speaker(Process::kill)?;
+    lab.start_controller_again()?;
+    node.start_speaker()?;
+    lab.restart_api()?;
+    let case = Case::in_lab(lab, "late-api")?;
+    case.apply_service("web", "", "")?;
+    lab.await_holder(case.address("web")?)?;
+    lab.controller(|controller| {
+        ensure!(controller.exited()?.is_none(), "the controller ended:\n{}", controller.last_words());
+        Ok(())
+    })
+}
+
+#[test]
+fn a_cluster_with_kube_proxy_in_iptables_mode_is_served_just_so() -> Result<()> {
+    let lab = Plan::nodes(1).with_proxy(ProxyMode::Iptables).start()?;
+    lab.kubectl_apply_file(&herald_lab::shared::example("pool.yaml"))?;
+    lab.kubectl_apply_file(&herald_lab::shared::example("loadbalancer-dual-stack.yaml"))?;
+    lab.set_endpoints("default", "web-dual", &["n1"])?;
+    let addresses = lab.await_addresses("default", "web-dual")?;
+    ensure!(addresses.len() == 2, "{addresses:?}");
+    for address in addresses {
+        lab.client().http_get_until_ok(address, 80, PATIENCE)?;
+    }
+    Ok(())
+}
