@@ -7,8 +7,9 @@ CARGO ?= cargo
 # Tools that the checks use, installed once per machine outside the source tree.
 TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/herald-lab/tools
 CARGO_DENY_VERSION := 0.20.2
+BUILDS := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 # The binaries that the lab runs.
-export HERALD_BIN_DIR ?= $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/release
+export HERALD_BIN_DIR ?= $(BUILDS)/release
 
 define say
 @printf '\n\033[1m==> %s\033[0m\n' "$(1)"
@@ -31,9 +32,10 @@ lab: deps binaries ## Start the demo's cluster and keep it until Enter: for tryi
 	@exec $(HERALD_BIN_DIR)/lab up
 
 .PHONY: test
-test: deps lint generated licences cores binaries ## Everything CI runs: format, lints, unit, property, simulation, real API and LAN
+test: deps lint generated licences cores ## Everything CI runs: format, lints, unit, property, simulation, real API and LAN
 	$(call say,Tests: unit and property tests, the simulator, then the real control plane and LAN)
-	$(CARGO) test --workspace
+	$(CARGO) build --workspace --all-targets
+	HERALD_BIN_DIR=$(BUILDS)/debug $(CARGO) test --workspace
 
 .PHONY: unit
 unit: ## Only the tests that need neither root nor a control plane
