@@ -3,7 +3,7 @@
 
 use std::{fmt, time::Duration};
 
-use herald_l2::{Cause, Counters, Gone, Lifecycle, PeerState, SegmentSnapshot, Snapshot};
+use herald_l2::{Cause, Counters, Gone, Lifecycle, PeerState, SegmentSnapshot, Snapshot, Traffic};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _},
@@ -245,8 +245,8 @@ fn peers(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Resul
 }
 
 fn holdings(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, node: &str) -> fmt::Result {
-    let held: usize = snapshot.segments.iter().map(|segment| segment.holdings.len()).sum();
-    ConstGauge::new(i64::try_from(held).unwrap_or(i64::MAX)).encode(encoder.encode_descriptor(
+    let held = || snapshot.segments.iter().flat_map(|segment| &segment.holdings);
+    ConstGauge::new(i64::try_from(held().count()).unwrap_or(i64::MAX)).encode(encoder.encode_descriptor(
         "speaker_holdings",
         "Addresses held by this node",
         None,
@@ -258,7 +258,7 @@ fn holdings(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, node: &str
         None,
         MetricType::Gauge,
     )?;
-    for holding in snapshot.segments.iter().flat_map(|segment| &segment.holdings) {
+    for holding in held() {
         let labels = [
             ("ip", holding.vip.to_string()),
             ("node", node.to_owned()),
@@ -267,5 +267,25 @@ fn holdings(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, node: &str
         ];
         ConstGauge::new(1_i64).encode(family.encode_family(&labels)?)?;
     }
-    Ok(())
+    traffic(encoder, snapshot)
+}
+
+fn traffic(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+    let mut counter = |name: &str, help: &str, value: fn(&Traffic) -> u64| {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for holding in snapshot.segments.iter().flat_map(|segment| &segment.holdings) {
+            let labels = [("ip", holding.vip.to_string())];
+            ConstCounter::new(value(&holding.traffic)).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    };
+    counter(
+        "layer2_requests_received",
+        "ARP requests and neighbour solicitations for an address held here",
+        |traffic| traffic.requests,
+    )?;
+    counter("layer2_responses_sent", "Answers sent for an address held here", |traffic| traffic.replies)?;
+    counter("layer2_gratuitous_sent", "Unasked-for announcements sent for an address held here", |traffic| {
+        traffic.announcements
+    })
 }

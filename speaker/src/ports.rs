@@ -48,7 +48,9 @@ pub struct Ports {
 impl Ports {
     /// Notes the interfaces' names. What could not be opened is tried again at once: something has changed.
     pub fn rename(&mut self, names: BTreeMap<u32, Arc<str>>) {
-        self.names = names;
+        // An interface in use that has just gone is called by its name once more, when its addresses are given up.
+        self.names.retain(|ifindex, _| self.in_use.contains_key(ifindex));
+        self.names.extend(names);
         self.reopen_at = self.reopen_at.map(|_| 0);
     }
 

@@ -112,7 +112,7 @@ async fn speaker(flags: Flags) -> anyhow::Result<()> {
     l2_thread::spawn(parts).context("can't start the L2 thread")?;
 
     let board = Board::default();
-    tokio::spawn(Writer::new(client.clone(), &flags.node_name, board.clone()).run());
+    tokio::spawn(Writer::new(client.clone(), &flags.node_name, board.clone(), readiness.clone()).run());
     let name = flags.node_name;
     let parts = Parts { client, name, node_id, node_state, readiness, controls, reports, board, metrics };
     Observer::new(parts, nodes).run(stop).await.map_err(anyhow::Error::msg)?;

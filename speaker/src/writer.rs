@@ -8,7 +8,7 @@ use std::{
 };
 
 use herald_crds::name_of_address;
-use herald_runtime::client::describe;
+use herald_runtime::{Readiness, client::describe};
 use k8s_openapi::{
     api::{core::v1::ObjectReference, events::v1::Event},
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
@@ -48,6 +48,10 @@ const EVENT_NAMESPACE: &str = "default";
 /// The longest note of an event that the API server takes.
 const MAX_NOTE: usize = 1024;
 
+/// The reason in readiness while the right to write is missing.
+const STATUS: &str = "status";
+const REFUSED: &str = "RBAC refuses: grant this service account patch on loadbalancerips/status and create on events.events.k8s.io";
+
 /// The plan and its writer's doorbell; clones share both.
 #[derive(Clone, Debug, Default)]
 pub struct Board {
@@ -83,6 +87,7 @@ pub struct Writer {
     board: Board,
     pace: Pace,
     event_pace: Pace,
+    readiness: Readiness,
     /// What is wrong with the API server, said once.
     trouble: Option<&'static str>,
     pause: Duration,
@@ -96,7 +101,7 @@ impl std::fmt::Debug for Writer {
 
 impl Writer {
     /// A writer for `node`.
-    pub fn new(client: Client, node: &str, board: Board) -> Self {
+    pub fn new(client: Client, node: &str, board: Board, readiness: Readiness) -> Self {
         Self {
             lbips: Api::all(client.clone()),
             events: Api::namespaced(client, EVENT_NAMESPACE),
@@ -105,6 +110,7 @@ impl Writer {
             board,
             pace: Pace::new(Duration::from_secs(1) / RATE, BURST),
             event_pace: Pace::new(EVENT_STEP, EVENT_BURST),
+            readiness,
             trouble: None,
             pause: PAUSE_MIN,
         }
@@ -147,6 +153,7 @@ impl Writer {
         if self.trouble.take().is_some() {
             let waiting = self.board.lock().waiting();
             tracing::info!(waiting, "writing status works again");
+            self.readiness.ready(STATUS);
         }
     }
 
@@ -159,6 +166,9 @@ impl Writer {
                 "status can't be written: {trouble}; announcing goes on, what is still true is written later"
             );
             self.trouble = Some(trouble);
+            if trouble == REFUSED {
+                self.readiness.missing(STATUS, trouble);
+            }
         }
         sleep(self.pause).await;
         self.pause = (self.pause * 2).min(PAUSE_MAX);
@@ -343,7 +353,7 @@ async fn limited<T>(request: impl Future<Output = Result<T, Error>>) -> Result<T
         let advice = match &error {
             Error::Api(status) => match status.code {
                 404 => return Failure::Gone,
-                403 => "RBAC refuses: grant this service account patch on loadbalancerips/status and create on events.events.k8s.io",
+                403 => REFUSED,
                 401 => "the API server doesn't accept these credentials: check the service account's token or the kubeconfig",
                 409 => return Failure::Changed,
                 429 | 500..=599 => "the API server is not ready to answer",

@@ -15,6 +15,7 @@ struct Server {
     answers: Arc<Mutex<VecDeque<(u16, Value)>>>,
     seen: Arc<Mutex<Vec<(String, Value)>>>,
     done: Arc<Notify>,
+    readiness: Readiness,
 }
 
 impl Server {
@@ -46,7 +47,7 @@ impl Server {
 
     /// Lets a writer work until it asks for more than the script has, or has nothing more to write.
     async fn serve(&self, board: &Board) -> Vec<(String, Value)> {
-        let writer = Writer::new(self.client(), "n1", board.clone());
+        let writer = Writer::new(self.client(), "n1", board.clone(), self.readiness.clone());
         tokio::select! {
             () = writer.run() => unreachable!("it has no end"),
             () = self.done.notified() => {}
@@ -152,6 +153,21 @@ async fn an_api_server_that_fails_is_asked_again_with_what_is_true_then() {
     assert_eq!(seen.len(), 3, "{seen:#?}");
     assert_eq!(nodes(&seen[1].1), ["n1"]);
     assert_eq!(board.waiting(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_right_shows_in_readiness_until_it_is_granted() {
+    let board = claimed(Came::First);
+    let server = Server::new(vec![failure(403)]);
+    server.serve(&board).await;
+    assert!(
+        server.readiness.reasons()[0].1.contains("loadbalancerips/status"),
+        "{:?}",
+        server.readiness.reasons()
+    );
+    let server = Server::new(vec![failure(403), object("5", &["n1"]), (201, json!({"metadata": {}}))]);
+    server.serve(&board).await;
+    assert!(server.readiness.is_ready());
 }
 
 #[tokio::test(start_paused = true)]
