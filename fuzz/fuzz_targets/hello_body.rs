@@ -4,7 +4,7 @@
 
 #![no_main]
 
-use herald_wire::hello::{Header, HEADER_LEN, KeyId, Keyring, Message, Sealed, Secret, State, Verifier};
+use herald_wire::hello::{HEADER_LEN, Header, KeyId, Keyring, Message, Sealed, Secret, State, Verifier};
 use herald_wire::{Boot, ClusterId, Counter, IfIndex, NodeId};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -28,7 +28,8 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
         key: KeyId::default(),
         flags: herald_wire::hello::Flags::NONE,
     };
-    let frame = keys.seal(herald_fuzz::ethernet(), &header, &message, 1 << 17).expect("no longer than it came");
+    let frame =
+        keys.seal(herald_fuzz::ethernet(), &header, &message, 1 << 17).expect("no longer than it came");
     let again = open(&keys, &frame[14..]).expect("what we seal opens");
     assert_eq!(again, message);
     if let Message::Hello(hello) = message {
