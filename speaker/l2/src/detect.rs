@@ -244,3 +244,77 @@ impl Segment {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const H: Duration = Duration::from_millis(40);
+    const F: Duration = Duration::from_millis(5);
+
+    fn ms(millis: u64) -> Instant {
+        Instant::from_nanos(millis * 1_000_000)
+    }
+
+    #[test]
+    fn loss_is_that_of_the_last_64_hellos_and_a_sigma() {
+        let mut loss = Loss::default();
+        assert!((loss.estimate() - LOSS_BEFORE).abs() < 1e-9, "before anything is known");
+        for _ in 0..64 {
+            loss.record(H, H, F);
+        }
+        assert!((loss.estimate() - LOSS_FLOOR).abs() < 1e-9);
+        // Every second hello is missed: silence of two intervals each time.
+        for _ in 0..64 {
+            loss.record(H * 2, H, F);
+        }
+        assert!((loss.estimate() - 0.5625).abs() < 1e-9, "{}", loss.estimate());
+        // Extra hellos say nothing.
+        for _ in 0..64 {
+            loss.record(F, H, F);
+        }
+        assert!((loss.estimate() - 0.5625).abs() < 1e-9);
+        // A hello up to f late is not a missed one.
+        for _ in 0..64 {
+            loss.record(H + Duration::from_micros(4_999), H, F);
+        }
+        assert!((loss.estimate() - LOSS_FLOOR).abs() < 1e-9);
+        loss.record(Duration::from_mins(1), H, F);
+        assert!((loss.estimate() - LOSS_CAP).abs() < 1e-9, "capped");
+    }
+
+    #[test]
+    fn a_silent_peer_is_dead_after_120_ms_with_proof_and_never_without() {
+        let mut suspicion = Suspicion::new(Duration::from_millis(90), ms(90));
+        suspicion.reckon(ms(120), Some(ms(91)), F * 6);
+        assert!(suspicion.evidence(H, F, LOSS_FLOOR, true) >= DEAD_AT);
+        let mut suspicion = Suspicion::new(Duration::from_millis(90), ms(90));
+        suspicion.reckon(ms(100_000), None, F * 6);
+        assert!(suspicion.evidence(H, F, LOSS_FLOOR, true) < DEAD_AT);
+    }
+
+    #[test]
+    fn what_was_gathered_before_a_cut_counts_for_nothing_after_it() {
+        let mut suspicion = Suspicion::new(Duration::from_millis(90), ms(90));
+        suspicion.reckon(ms(110), Some(ms(91)), F * 6);
+        let before = suspicion.evidence(H, F, LOSS_FLOOR, true);
+        assert!(before > 20.0);
+        // Cut off until 500 ms, when the next proof comes.
+        suspicion.reckon(ms(500), Some(ms(500)), F * 6);
+        assert!(suspicion.evidence(H, F, LOSS_FLOOR, true) < 1.0);
+    }
+
+    #[test]
+    fn more_loss_asks_for_more_silence() {
+        let silent_until_dead = |p: f64| {
+            (90..5_000).find(|now| {
+                let mut suspicion = Suspicion::new(Duration::from_millis(90), ms(90));
+                suspicion.proved = ms(*now).since(ms(90));
+                suspicion.evidence(H, F, p, true) >= DEAD_AT
+            })
+        };
+        // The floor of 3h is what holds the first one back.
+        let times = [0.001, 0.13, 0.36].map(silent_until_dead);
+        assert_eq!(times, [Some(110), Some(180), Some(325)]);
+    }
+}

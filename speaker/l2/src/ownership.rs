@@ -309,3 +309,243 @@ fn decide_free(view: &View) -> Decision {
         Probe::Wait(until) => Decision::Wait(until),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ME: NodeId = NodeId(1);
+    const OTHER: NodeId = NodeId(2);
+
+    fn vip() -> IpAddr {
+        IpAddr::from([10, 0, 1, 1])
+    }
+
+    fn ms(millis: u64) -> Instant {
+        Instant::from_nanos(millis * 1_000_000)
+    }
+
+    fn standing(node: NodeId, revision: u64, epoch: u64) -> Standing {
+        Standing { revision: Revision(revision), reach: 0, epoch: Epoch(epoch), node }
+    }
+
+    /// At 10 s, free since then, spec at revision 5, nothing in the way, my turn.
+    fn free() -> View {
+        View {
+            vip: vip(),
+            now: ms(10_000),
+            eligibility: Eligibility::Eligible,
+            revision: Revision(5),
+            mine: None,
+            live: None,
+            reserved: false,
+            kept_until: None,
+            newest_revision: Revision(5),
+            free_since: ms(10_000),
+            rank: Rank { before: 0, cordoned: false },
+            leaving: false,
+            gate: Gate { open: true, not_before: None, proof: true },
+            needs_proof: false,
+            probe: Probe::Clear,
+        }
+    }
+
+    fn rival(revision: u64, epoch: u64, overruled_since: Option<Instant>) -> Rival {
+        Rival { standing: standing(OTHER, revision, epoch), overruled_since }
+    }
+
+    #[test]
+    fn newer_spec_beats_reach_beats_epoch_beats_hash() {
+        let older = standing(ME, 4, 9);
+        let newer = standing(OTHER, 5, 1);
+        assert_eq!(compare(vip(), &newer, &older), Ordering::Greater);
+        let seen_more = Standing { reach: 3, ..standing(ME, 5, 1) };
+        let seen_less = Standing { reach: 2, ..standing(OTHER, 5, 9) };
+        assert_eq!(compare(vip(), &seen_more, &seen_less), Ordering::Greater);
+        let silent = Standing { reach: 0, ..seen_less };
+        assert_eq!(compare(vip(), &seen_more, &silent), Ordering::Less, "reach counts only if both tell it");
+        let (a, b) = (standing(ME, 5, 2), standing(OTHER, 5, 2));
+        assert_eq!(compare(vip(), &a, &b), compare(vip(), &b, &a).reverse());
+        assert_ne!(compare(vip(), &a, &b), Ordering::Equal);
+    }
+
+    #[test]
+    fn what_happens_to_a_free_address() {
+        let rank = |before, cordoned| Rank { before, cordoned };
+        let closed = Gate { open: false, not_before: None, proof: true };
+        let unproved = Gate { open: true, not_before: None, proof: false };
+        let later = Gate { open: true, not_before: Some(ms(10_500)), proof: true };
+        let cases = [
+            ("my turn", free(), Decision::Claim),
+            ("second in line", View { rank: rank(1, false), ..free() }, Decision::Wait(ms(10_060))),
+            (
+                "second, its time has come",
+                View { rank: rank(1, false), now: ms(10_060), ..free() },
+                Decision::Claim,
+            ),
+            ("cordoned", View { rank: rank(0, true), ..free() }, Decision::Wait(ms(10_480))),
+            ("not ACTIVE", View { gate: closed, ..free() }, Decision::Blocked),
+            ("tables unknown or mute lately", View { gate: later, ..free() }, Decision::Wait(ms(10_500))),
+            (
+                "dead holder, no proof",
+                View { gate: unproved, needs_proof: true, ..free() },
+                Decision::Blocked,
+            ),
+            ("proof not needed", View { gate: unproved, ..free() }, Decision::Claim),
+            (
+                "status names another",
+                View { kept_until: Some(ms(11_000)), ..free() },
+                Decision::Wait(ms(11_000)),
+            ),
+            ("a previous boot's", View { reserved: true, ..free() }, Decision::Rest),
+            ("excluded", View { eligibility: Eligibility::Excluded(ms(0)), ..free() }, Decision::Rest),
+            ("no spec", View { eligibility: Eligibility::NoSpec(ms(0)), ..free() }, Decision::Rest),
+            (
+                "a newer spec is out",
+                View { newest_revision: Revision(6), ..free() },
+                Decision::Wait(ms(70_000)),
+            ),
+            (
+                "a newer spec was out, a minute ago",
+                View { newest_revision: Revision(6), now: ms(70_000), ..free() },
+                Decision::Claim,
+            ),
+            ("to be probed", View { probe: Probe::Needed, ..free() }, Decision::Probe),
+            ("being probed", View { probe: Probe::Wait(ms(10_050)), ..free() }, Decision::Wait(ms(10_050))),
+        ];
+        for (name, view, expected) in cases {
+            assert_eq!(decide(&view), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_happens_to_an_address_of_others() {
+        let cases = [
+            ("held", View { live: Some(rival(5, 1, None)), ..free() }, Decision::Rest),
+            (
+                "held under an older spec that names it",
+                View { live: Some(rival(4, 1, None)), ..free() },
+                Decision::Rest,
+            ),
+            (
+                "my newer spec excludes the holder",
+                View { live: Some(rival(4, 1, Some(ms(10_000)))), ..free() },
+                Decision::Wait(ms(10_240)),
+            ),
+            (
+                "and still does when my turn comes",
+                View { live: Some(rival(4, 1, Some(ms(9_760)))), ..free() },
+                Decision::Override,
+            ),
+            (
+                "excluded, but by a spec that is not newer",
+                View { live: Some(rival(5, 1, Some(ms(0)))), ..free() },
+                Decision::Rest,
+            ),
+        ];
+        for (name, view, expected) in cases {
+            assert_eq!(decide(&view), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_happens_to_an_address_of_mine() {
+        let held = View { mine: Some(standing(ME, 5, 3)), ..free() };
+        let excluded = Eligibility::Excluded(ms(9_500));
+        let deleted = Eligibility::NoSpec(ms(9_500));
+        let cases = [
+            ("nobody else", held.clone(), Decision::Rest),
+            ("a lesser claim", View { live: Some(rival(5, 2, None)), ..held.clone() }, Decision::Rest),
+            (
+                "a greater claim",
+                View { live: Some(rival(5, 4, None)), ..held.clone() },
+                Decision::Yield(OTHER),
+            ),
+            (
+                "a newer spec's claim",
+                View { live: Some(rival(6, 1, None)), ..held.clone() },
+                Decision::Yield(OTHER),
+            ),
+            (
+                "a lesser claim, and I leave",
+                View { live: Some(rival(5, 2, None)), leaving: true, ..held.clone() },
+                Decision::Yield(OTHER),
+            ),
+            ("excluded", View { eligibility: excluded, ..held.clone() }, Decision::Wait(ms(10_500))),
+            ("deleted", View { eligibility: deleted, ..held.clone() }, Decision::Wait(ms(11_500))),
+            (
+                "excluded for a second",
+                View { eligibility: excluded, now: ms(10_500), ..held.clone() },
+                Decision::Release(ReleaseReason::Ineligible),
+            ),
+            (
+                "deleted for two",
+                View { eligibility: deleted, now: ms(11_500), ..held.clone() },
+                Decision::Release(ReleaseReason::SpecDeleted),
+            ),
+            (
+                "mute or unable: kept",
+                View { gate: Gate { open: false, not_before: None, proof: false }, ..held },
+                Decision::Rest,
+            ),
+        ];
+        for (name, view, expected) in cases {
+            assert_eq!(decide(&view), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn last_holder_then_weight_then_hash_and_cordoned_ones_last() {
+        let node = |id: u64| Candidate {
+            node: NodeId(id),
+            name: Some(NodeName::from(format!("n{id}"))),
+            listening: false,
+            cordoned: false,
+        };
+        let mut spec = VipSpec {
+            vip: vip(),
+            revision: Revision(1),
+            nodes: Nodes::All,
+            interfaces: Vec::new(),
+            preferred: Vec::new(),
+            conflict_detection: false,
+            ignore_exclusion: false,
+            holders_hint: Vec::new(),
+        };
+        let others = |me: u64| (1..=4).filter(|id| *id != me).map(node).collect::<Vec<_>>();
+        let ranks = |spec: &VipSpec, last: Option<u64>| {
+            let never_held = last.is_none();
+            (1..=4)
+                .map(|me| rank(spec, &node(me), last.map(NodeId), never_held, &others(me)))
+                .collect::<Vec<_>>()
+        };
+        let by_hash = ranks(&spec, None);
+        let mut sorted = by_hash.clone();
+        sorted.sort_unstable();
+        assert_eq!(sorted, [0, 1, 2, 3], "each node has a place of its own");
+        let last = ranks(&spec, Some(3));
+        assert_eq!(last.get(2), Some(&0));
+        spec.preferred = vec![("n2".into(), 10)];
+        assert_eq!(ranks(&spec, None).get(1), Some(&0));
+        assert_eq!(ranks(&spec, Some(3)).get(1), Some(&1), "the last holder comes first");
+        spec.preferred.clear();
+        spec.holders_hint = vec!["n4".into()];
+        assert_eq!(ranks(&spec, None).get(3), Some(&0), "status is the memory after a restart of everything");
+        assert_eq!(ranks(&spec, Some(3)).get(2), Some(&0), "but only then");
+        let mut cordoned = node(4);
+        cordoned.cordoned = true;
+        assert_eq!(rank(&spec, &cordoned, Some(NodeId(4)), false, &others(4)), 3);
+    }
+
+    #[test]
+    fn addresses_spread_evenly() {
+        let mut won = [0u32; 5];
+        for n in 0..5_000u16 {
+            let vip = IpAddr::from([10, 1, n.to_be_bytes()[0], n.to_be_bytes()[1]]);
+            let best =
+                (0..5usize).max_by_key(|node| rendezvous(vip, NodeId(u64::try_from(*node).unwrap() + 1)));
+            won[best.unwrap()] += 1;
+        }
+        assert!(won.iter().all(|won| (900..1_100).contains(won)), "{won:?}");
+    }
+}
