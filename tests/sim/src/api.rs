@@ -13,7 +13,7 @@ use crate::node::node_name;
 
 /// What a watch says.
 #[derive(Clone, Debug)]
-pub enum Told {
+pub(crate) enum Told {
     /// The first list, or a new one after the watch was lost.
     List(Vec<VipSpec>),
     /// One object is new or changed.
@@ -26,7 +26,7 @@ pub enum Told {
 
 impl Told {
     /// The specs it brings.
-    pub fn specs(&self) -> &[VipSpec] {
+    pub(crate) fn specs(&self) -> &[VipSpec] {
         match self {
             Self::List(specs) => specs,
             Self::Applied(spec) => std::slice::from_ref(spec),
@@ -37,7 +37,7 @@ impl Told {
 
 /// Everything in the API server.
 #[derive(Debug, Default)]
-pub struct Api {
+pub(crate) struct Api {
     specs: BTreeMap<IpAddr, VipSpec>,
     holders: BTreeMap<IpAddr, BTreeSet<usize>>,
     nodes: BTreeMap<usize, NodeState>,
@@ -51,7 +51,7 @@ impl Api {
     }
 
     /// Makes a `LoadBalancerIP`, or makes it anew.
-    pub fn create(&mut self, vip: IpAddr, nodes: Nodes, conflict_detection: bool) {
+    pub(crate) fn create(&mut self, vip: IpAddr, nodes: Nodes, conflict_detection: bool) {
         let revision = self.next_revision();
         let spec = VipSpec {
             vip,
@@ -68,13 +68,13 @@ impl Api {
     }
 
     /// Deletes it.
-    pub fn delete(&mut self, vip: IpAddr) {
+    pub(crate) fn delete(&mut self, vip: IpAddr) {
         self.specs.remove(&vip);
         self.holders.remove(&vip);
     }
 
     /// Writes another announce part, with the next revision.
-    pub fn change(&mut self, vip: IpAddr, change: impl FnOnce(&mut VipSpec)) {
+    pub(crate) fn change(&mut self, vip: IpAddr, change: impl FnOnce(&mut VipSpec)) {
         let revision = self.next_revision();
         if let Some(spec) = self.specs.get_mut(&vip) {
             change(spec);
@@ -83,17 +83,17 @@ impl Api {
     }
 
     /// Writes a Node.
-    pub fn set_node(&mut self, node: usize, state: NodeState) {
+    pub(crate) fn set_node(&mut self, node: usize, state: NodeState) {
         self.nodes.insert(node, state);
     }
 
     /// A Node as it is.
-    pub fn node(&self, node: usize) -> NodeState {
+    pub(crate) fn node(&self, node: usize) -> NodeState {
         self.nodes.get(&node).copied().unwrap_or_default()
     }
 
     /// A speaker writes whether it holds an address, and removes what it superseded (rule B24).
-    pub fn report(&mut self, vip: IpAddr, node: usize, holds: bool) {
+    pub(crate) fn report(&mut self, vip: IpAddr, node: usize, holds: bool) {
         if !self.specs.contains_key(&vip) {
             return;
         }
@@ -106,7 +106,7 @@ impl Api {
     }
 
     /// One object as a reader gets it now.
-    pub fn read(&self, vip: IpAddr) -> Option<VipSpec> {
+    pub(crate) fn read(&self, vip: IpAddr) -> Option<VipSpec> {
         let mut spec = self.specs.get(&vip)?.clone();
         spec.holders_hint =
             self.holders.get(&vip).into_iter().flatten().map(|node| node_name(*node)).collect();
@@ -114,26 +114,19 @@ impl Api {
     }
 
     /// All objects as a reader gets them now.
-    pub fn list(&self) -> Vec<VipSpec> {
+    pub(crate) fn list(&self) -> Vec<VipSpec> {
         self.specs.keys().filter_map(|vip| self.read(*vip)).collect()
     }
 
     /// The addresses there are.
-    pub fn vips(&self) -> Vec<IpAddr> {
+    pub(crate) fn vips(&self) -> Vec<IpAddr> {
         self.specs.keys().copied().collect()
-    }
-
-    /// May this node hold the address, by what the API says?
-    pub fn entitles(&self, vip: IpAddr, node: usize) -> bool {
-        self.specs.get(&vip).is_some_and(|spec| spec.nodes.contains(&node_name(node)))
-            && !self.node(node).excluded
-            && !self.node(node).out_of_service
     }
 }
 
 /// Each node's watch: in order, and not while it is cut.
 #[derive(Debug)]
-pub struct Links(Vec<Link>);
+pub(crate) struct Links(Vec<Link>);
 
 /// One node's watch.
 #[derive(Clone, Copy, Debug, Default)]
@@ -147,12 +140,12 @@ struct Link {
 
 impl Links {
     /// So many nodes, none connected yet.
-    pub fn new(nodes: usize) -> Self {
+    pub(crate) fn new(nodes: usize) -> Self {
         Self(vec![Link::default(); nodes])
     }
 
     /// The connection breaks.
-    pub fn cut(&mut self, node: usize) {
+    pub(crate) fn cut(&mut self, node: usize) {
         if let Some(link) = self.0.get_mut(node) {
             link.up = false;
             link.session += 1;
@@ -160,7 +153,7 @@ impl Links {
     }
 
     /// A new connection.
-    pub fn connect(&mut self, node: usize) {
+    pub(crate) fn connect(&mut self, node: usize) {
         self.cut(node);
         if let Some(link) = self.0.get_mut(node) {
             link.up = true;
@@ -168,19 +161,19 @@ impl Links {
     }
 
     /// Is it connected?
-    pub fn is_up(&self, node: usize) -> bool {
+    pub(crate) fn is_up(&self, node: usize) -> bool {
         self.0.get(node).is_some_and(|link| link.up)
     }
 
     /// Sends something at `at`: when it arrives, and by which connection. `None`: nobody listens.
-    pub fn send(&mut self, node: usize, at: Moment) -> Option<(Moment, u32)> {
+    pub(crate) fn send(&mut self, node: usize, at: Moment) -> Option<(Moment, u32)> {
         let link = self.0.get_mut(node).filter(|link| link.up)?;
         link.last = link.last.max(at);
         Some((link.last, link.session))
     }
 
     /// Does what was sent by this connection still arrive?
-    pub fn delivers(&self, node: usize, session: u32) -> bool {
+    pub(crate) fn delivers(&self, node: usize, session: u32) -> bool {
         self.0.get(node).is_some_and(|link| link.up && link.session == session)
     }
 }
@@ -204,7 +197,7 @@ mod tests {
         api.create(vip, Nodes::Listed([node_name(2)].into()), false);
         let spec = api.read(vip).unwrap();
         assert!(spec.revision > first && spec.holders_hint.is_empty());
-        assert!(api.entitles(vip, 2) && !api.entitles(vip, 1));
+        assert!(spec.nodes.contains(&node_name(2)) && !spec.nodes.contains(&node_name(1)));
     }
 
     #[test]

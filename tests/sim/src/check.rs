@@ -73,7 +73,7 @@ pub struct Measured {
 
 /// The watcher of one run.
 #[derive(Debug)]
-pub struct Check {
+pub(crate) struct Check {
     bounds: Bounds,
     holders: BTreeMap<IpAddr, BTreeSet<usize>>,
     last_holder: BTreeMap<IpAddr, usize>,
@@ -92,7 +92,7 @@ pub struct Check {
 
 impl Check {
     /// Watches from the start; `warm_at`: when the nodes must have shared out the addresses.
-    pub fn new(bounds: Bounds, warm_at: Moment) -> Self {
+    pub(crate) fn new(bounds: Bounds, warm_at: Moment) -> Self {
         Self {
             bounds,
             holders: BTreeMap::new(),
@@ -110,44 +110,45 @@ impl Check {
     }
 
     /// A rule was broken.
-    pub fn violation(&mut self, now: Moment, what: &str) {
+    pub(crate) fn violation(&mut self, now: Moment, what: &str) {
         self.violations.push(format!("at {} ms: {what}", now.as_millis()));
     }
 
     /// Does this node say that it holds the address?
-    pub fn holds(&self, vip: IpAddr, node: usize) -> bool {
+    pub(crate) fn holds(&self, vip: IpAddr, node: usize) -> bool {
         self.holders.get(&vip).is_some_and(|nodes| nodes.contains(&node))
     }
 
     /// Who says so, if anybody.
-    pub fn holders(&self, vip: IpAddr) -> impl Iterator<Item = usize> + '_ {
+    pub(crate) fn holders(&self, vip: IpAddr) -> impl Iterator<Item = usize> + '_ {
         self.holders.get(&vip).into_iter().flatten().copied()
     }
 
     /// Every address that was ever held.
-    pub fn vips(&self) -> Vec<IpAddr> {
+    pub(crate) fn vips(&self) -> Vec<IpAddr> {
         self.holders.keys().copied().collect()
     }
 
     /// Moves away from this node are right until then.
-    pub fn strike(&mut self, node: usize, until: Moment) {
+    pub(crate) fn strike(&mut self, node: usize, until: Moment) {
         self.struck.insert(node, until);
     }
 
     /// Moves of this address are right until then.
-    pub fn strike_vip(&mut self, vip: IpAddr, until: Moment) {
+    pub(crate) fn strike_vip(&mut self, vip: IpAddr, until: Moment) {
         self.struck_vips.insert(vip, until);
     }
 
     /// Nothing may change any more.
-    pub fn settle(&mut self, now: Moment) {
+    pub(crate) fn settle(&mut self, now: Moment) {
         self.settled_at = Some(now);
     }
 
     /// A node holds an address from now on.
-    pub fn claimed(&mut self, now: Moment, vip: IpAddr, node: usize) {
+    pub(crate) fn claimed(&mut self, now: Moment, vip: IpAddr, node: usize) {
         if let Some(at) = self.settled_at {
-            let text = format!("n{} claims {vip} after everything had settled at {} ms", node + 1, at.as_millis());
+            let text =
+                format!("n{} claims {vip} after everything had settled at {} ms", node + 1, at.as_millis());
             self.violation(now, &text);
         }
         self.holders.entry(vip).or_default().insert(node);
@@ -195,9 +196,10 @@ impl Check {
     }
 
     /// A node holds an address no longer.
-    pub fn released(&mut self, now: Moment, vip: IpAddr, node: usize) {
+    pub(crate) fn released(&mut self, now: Moment, vip: IpAddr, node: usize) {
         if let Some(at) = self.settled_at {
-            let text = format!("n{} gives up {vip} after everything had settled at {} ms", node + 1, at.as_millis());
+            let text =
+                format!("n{} gives up {vip} after everything had settled at {} ms", node + 1, at.as_millis());
             self.violation(now, &text);
         }
         if let Some(holders) = self.holders.get_mut(&vip) {
@@ -210,14 +212,14 @@ impl Check {
     }
 
     /// A speaker is gone, and holds nothing.
-    pub fn ended(&mut self, node: usize) {
+    pub(crate) fn ended(&mut self, node: usize) {
         for holders in self.holders.values_mut() {
             holders.remove(&node);
         }
     }
 
     /// A node has died: what it held alone is nobody's.
-    pub fn died(&mut self, now: Moment, node: usize) {
+    pub(crate) fn died(&mut self, now: Moment, node: usize) {
         for (vip, holders) in &self.holders {
             if holders.iter().eq([&node]) {
                 self.orphaned.insert(*vip, now);
@@ -227,7 +229,7 @@ impl Check {
     }
 
     /// Looks for addresses held twice. `connected`: whether two nodes run and hear each other.
-    pub fn compare(&mut self, now: Moment, connected: impl Fn(usize, usize) -> bool) {
+    pub(crate) fn compare(&mut self, now: Moment, connected: impl Fn(usize, usize) -> bool) {
         let mut both = BTreeMap::new();
         for (vip, holders) in &self.holders {
             for (n, a) in holders.iter().enumerate() {
@@ -251,7 +253,7 @@ impl Check {
     }
 
     /// A client's packet has reached a node that lives.
-    pub fn packet_served(&mut self, now: Moment, host: usize, vip: IpAddr) {
+    pub(crate) fn packet_served(&mut self, now: Moment, host: usize, vip: IpAddr) {
         if let Some(last) = self.served.insert((host, vip), now)
             && now >= self.warm_at
         {
@@ -264,22 +266,22 @@ impl Check {
     }
 
     /// When a client last reached an address.
-    pub fn last_served(&self, host: usize, vip: IpAddr) -> Option<Moment> {
+    pub(crate) fn last_served(&self, host: usize, vip: IpAddr) -> Option<Moment> {
         self.served.get(&(host, vip)).copied()
     }
 
     /// A client is no longer measured at this address: it was deleted, or moved out of reach on purpose.
-    pub fn forget_served(&mut self, vip: IpAddr) {
+    pub(crate) fn forget_served(&mut self, vip: IpAddr) {
         self.served.retain(|(_, served), _| *served != vip);
     }
 
     /// So many clients ended with packets to the wrong node.
-    pub fn stale_caches(&mut self, count: usize) {
+    pub(crate) fn stale_caches(&mut self, count: usize) {
         self.measured.stale = count;
     }
 
     /// What came out, at the end.
-    pub fn finish(mut self, now: Moment) -> (Measured, Vec<String>) {
+    pub(crate) fn finish(mut self, now: Moment) -> (Measured, Vec<String>) {
         self.compare(now, |_, _| false);
         (self.measured, self.violations)
     }
@@ -318,7 +320,10 @@ mod tests {
         let mut too_late = check(Moves::FromStruck(1));
         too_late.strike(0, at(1_400));
         too_late.claimed(at(1_500), vip(), 1);
-        assert_eq!(violations(too_late), ["at 1500 ms: 10.0.1.1 moves from n1 to n2: no fault has struck either"]);
+        assert_eq!(
+            violations(too_late),
+            ["at 1500 ms: 10.0.1.1 moves from n1 to n2: no fault has struck either"]
+        );
 
         let mut twice = check(Moves::FromStruck(1));
         twice.strike_vip(vip(), at(9_000));
@@ -360,8 +365,8 @@ mod tests {
         check.compare(at(5_000), |_, _| true);
         check.released(at(5_200), vip(), 0);
         check.compare(at(5_200), |_, _| true);
-        let (measured, violations) = check.finish(at(9_000));
-        assert_eq!((measured.dual, violations.len()), (at(200), 0));
+        let (measured, broken) = check.finish(at(9_000));
+        assert_eq!((measured.dual, broken.len()), (at(200), 0));
 
         let mut check = self::check(Moves::Any);
         check.claimed(at(1_000), vip(), 1);

@@ -11,7 +11,7 @@ use crate::world::Setup;
 
 /// A world of ordinary size.
 pub(crate) fn world(dice: &mut Dice) -> Schedule {
-    let ages = [Duration::from_secs(300), Duration::from_secs(2)];
+    let ages = [Duration::from_mins(5), Duration::from_secs(2)];
     Schedule::new(Setup {
         nodes: dice.number(2, 5),
         clients: dice.number(1, 3),

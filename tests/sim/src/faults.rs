@@ -103,7 +103,8 @@ impl World {
             }
             Who::Idle => {
                 let live: Vec<_> = (0..self.nodes.len()).filter(|node| self.is_speaking(*node)).collect();
-                let node = live.iter().copied().find(|node| !holding(self, *node)).or(live.last().copied())?;
+                let node =
+                    live.iter().copied().find(|node| !holding(self, *node)).or(live.last().copied())?;
                 self.slots.insert(9, node);
                 Some(node)
             }
@@ -120,7 +121,7 @@ impl World {
     }
 
     /// Does it.
-    pub fn apply(&mut self, fault: &Fault) {
+    pub(crate) fn apply(&mut self, fault: &Fault) {
         if let Some(who) = fault.who() {
             let Some(node) = self.find(who) else { return };
             self.note(node, || format!("--- {}", fault.describe()));
@@ -325,7 +326,9 @@ impl Fault {
             Self::Pause(_) => "machine paused".into(),
             Self::Continue(_) => "goes on".into(),
             Self::Cable { up, .. } => format!("cable {}", if *up { "back" } else { "pulled" }),
-            Self::Uplink { up, .. } => format!("way behind the cable {}", if *up { "back" } else { "broken" }),
+            Self::Uplink { up, .. } => {
+                format!("way behind the cable {}", if *up { "back" } else { "broken" })
+            }
             Self::Path { to, cut, .. } => {
                 format!("path to {to:?} {}", if *cut { "cut" } else { "restored" })
             }

@@ -30,19 +30,21 @@ pub struct Size {
 }
 
 const LOSSES: [f64; 4] = [0.0, 0.01, 0.1, 0.3];
-const HOUR: Duration = Duration::from_secs(3_600);
+const HOUR: Duration = Duration::from_hours(1);
 
 /// Prints everything as Markdown.
 pub fn print(out: &mut impl Write, size: &Size, threads: usize) -> io::Result<()> {
     writeln!(out, "Milliseconds, p50 / p99 / max, {} crashes of a holder per row, 3 nodes.\n", size.crashes)?;
-    writeln!(out, "| profile | loss per path | last frame heard to DEAD | crash to first announcement | crash to client's cache right |")?;
+    writeln!(
+        out,
+        "| profile | loss per path | last frame heard to DEAD | crash to first announcement | crash to client's cache right |"
+    )?;
     writeln!(out, "|---|---|---|---|---|")?;
     for profile in [Profile::Default, Profile::Fast] {
         for loss in LOSSES {
             let crashes = all(size.crashes, threads, |seed| crash(profile, loss, seed));
-            let column = |pick: fn(&Crash) -> Option<Duration>| {
-                spread(crashes.iter().flatten().filter_map(pick))
-            };
+            let column =
+                |pick: fn(&Crash) -> Option<Duration>| spread(crashes.iter().flatten().filter_map(pick));
             let (dead, announced) = (column(|crash| crash.dead), column(|crash| crash.announced));
             let right = column(|crash| crash.right);
             writeln!(out, "| {profile:?} | {:.0} % | {dead} | {announced} | {right} |", loss * 100.0)?;
@@ -50,7 +52,10 @@ pub fn print(out: &mut impl Write, size: &Size, threads: usize) -> io::Result<()
         }
     }
     writeln!(out, "\nThe living taken for dead, 3 nodes, {} modelled hours per row.\n", size.hours)?;
-    writeln!(out, "| loss per path | suspicions per hour | false deaths | false failovers |\n|---|---|---|---|")?;
+    writeln!(
+        out,
+        "| loss per path | suspicions per hour | false deaths | false failovers |\n|---|---|---|---|"
+    )?;
     for loss in LOSSES {
         let hours = all(size.hours, threads, |seed| quiet_hour(loss, seed));
         let sum = |pick: fn(&Quiet) -> u64| hours.iter().map(pick).sum::<u64>();
@@ -60,10 +65,19 @@ pub fn print(out: &mut impl Write, size: &Size, threads: usize) -> io::Result<()
         out.flush()?;
     }
     writeln!(out, "\nA segment with up to 40 holders.\n")?;
-    writeln!(out, "| nodes | hello frames per second, all told | crash to claim, ms, p50 / p99 / max |\n|---|---|---|")?;
+    writeln!(
+        out,
+        "| nodes | hello frames per second, all told | crash to claim, ms, p50 / p99 / max |\n|---|---|---|"
+    )?;
     for nodes in [3, 40, size.largest] {
         // A frame in a segment of n nodes is n frames to simulate, and each node sends.
-        let runs = size.crashes.min(if nodes > 100 { 1 } else if nodes > 10 { 8 } else { 200 });
+        let runs = size.crashes.min(if nodes > 100 {
+            1
+        } else if nodes > 10 {
+            8
+        } else {
+            200
+        });
         let crashes = all(runs, threads, |seed| large(nodes, seed));
         let rate = crashes.iter().map(|(rate, _)| *rate).max().unwrap_or(0);
         let claims = spread(crashes.iter().flat_map(|(_, claims)| claims.iter().copied()));
@@ -145,7 +159,9 @@ fn crash(profile: Profile, loss: f64, seed: u64) -> Option<Crash> {
     let announced = world.record.first_spoke(successor, vip).map(|spoke| spoke.saturating_sub(at));
     // Host 0 is the gateway, 1 the client.
     let right = world.record.since(at).find_map(|(when, fact)| match fact {
-        Fact::Moved { host: 1, vip: moved, mac: to } if moved == vip && to == mac => Some(when - at),
+        Fact::Moved { host: 1, vip: moved, mac: to } if moved == vip && to == mac => {
+            Some(when.saturating_sub(at))
+        }
         _ => None,
     });
     Some(Crash { dead, announced, right })
@@ -197,7 +213,7 @@ fn large(nodes: usize, seed: u64) -> (u64, Vec<Duration>) {
         .record
         .since(at)
         .filter(|(_, fact)| matches!(fact, Fact::Claimed { .. }))
-        .map(|(when, _)| when - at)
+        .map(|(when, _)| when.saturating_sub(at))
         .collect();
     (rate, claims)
 }

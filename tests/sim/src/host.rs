@@ -10,7 +10,7 @@ use herald_wire::{Ethernet, Frame, MacAddr, Payload, Vip};
 
 use crate::Moment;
 use crate::kernel::Kernel;
-use crate::neighbour::{Cache, Hint, Use};
+use crate::neighbour::{Cache, Hint, Strength, Use};
 
 /// Local experimental EtherType 2 of IEEE 802: here, a packet to a Service.
 const PACKET: [u8; 2] = [0x88, 0xb6];
@@ -19,7 +19,7 @@ const ONE_QUESTION: Duration = Duration::from_millis(500);
 
 /// Something about a host worth knowing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Notice {
+pub(crate) enum Notice {
     /// Its packets to an address go somewhere else now.
     Moved {
         /// The address.
@@ -38,7 +38,7 @@ pub enum Notice {
 
 /// One host.
 #[derive(Debug)]
-pub struct Host {
+pub(crate) struct Host {
     /// `client1`, `gateway`
     pub name: String,
     /// Its own addresses.
@@ -56,12 +56,12 @@ struct Asked {
 
 impl Host {
     /// A host that knows nobody yet.
-    pub fn new(name: &str, kernel: Kernel) -> Self {
+    pub(crate) fn new(name: &str, kernel: Kernel) -> Self {
         Self { name: name.to_owned(), kernel, cache: Cache::default(), asked: BTreeMap::new() }
     }
 
     /// Sends a packet to an address, as far as it knows where to: the frames that leave.
-    pub fn send(&mut self, now: Moment, vip: IpAddr) -> Vec<Vec<u8>> {
+    pub(crate) fn send(&mut self, now: Moment, vip: IpAddr) -> Vec<Vec<u8>> {
         match self.cache.send(now, vip) {
             Use::Send(mac) => vec![packet(Ethernet::new(mac, self.kernel.mac), vip)],
             Use::SendAndProbe(mac) => {
@@ -86,13 +86,14 @@ impl Host {
             (IpAddr::V6(vip), Some(mac)) => {
                 Ndp::who_has_unicast(vip, self.kernel.v6, own).to_frame(Ethernet::new(mac, own))
             }
-            (IpAddr::V6(vip), None) => Ndp::who_has(vip, self.kernel.v6, own)
-                .to_frame(Ethernet::multicast(solicited_node(vip), own)),
+            (IpAddr::V6(vip), None) => {
+                Ndp::who_has(vip, self.kernel.v6, own).to_frame(Ethernet::multicast(solicited_node(vip), own))
+            }
         }
     }
 
     /// Takes a frame off the wire: what it answers, and what is worth knowing.
-    pub fn receive(&mut self, now: Moment, frame: &Frame<'_>) -> (Option<Vec<u8>>, Option<Notice>) {
+    pub(crate) fn receive(&mut self, now: Moment, frame: &Frame<'_>) -> (Option<Vec<u8>>, Option<Notice>) {
         if !self.kernel.takes(frame.ethernet.destination, [herald_wire::ndp::ALL_ROUTERS]) {
             return (None, None);
         }
@@ -123,11 +124,11 @@ impl Host {
             return None;
         }
         let asks_me = arp.operation == arp::Operation::Request && arp.tpa == self.kernel.v4;
-        let gratuitous = arp.is_gratuitous()
-            && (arp.operation == arp::Operation::Request || arp.tha == arp.sha);
+        let gratuitous =
+            arp.is_gratuitous() && (arp.operation == arp::Operation::Request || arp.tha == arp.sha);
         let to_me = arp.operation == arp::Operation::Reply && ethernet.destination == self.kernel.mac;
-        let hint =
-            Hint { overrides: asks_me || gratuitous, solicited: to_me, creates: asks_me, weak: false };
+        let strength = if asks_me || gratuitous { Strength::Overrides } else { Strength::Ordinary };
+        let hint = Hint { strength, solicited: to_me, creates: asks_me };
         Some((arp.spa.into(), arp.sha, hint))
     }
 
@@ -136,11 +137,12 @@ impl Host {
         match ndp.message {
             Message::Solicitation { target, source_mac } => {
                 let mac = source_mac.filter(|_| self.kernel.owns(target.into()))?;
-                let hint = Hint { overrides: true, solicited: false, creates: true, weak: false };
+                let hint = Hint { strength: Strength::Overrides, solicited: false, creates: true };
                 Some((ndp.source.into(), mac, hint))
             }
             Message::Advertisement { target, target_mac, solicited, overrides, .. } => {
-                let hint = Hint { overrides, solicited, creates: false, weak: !overrides };
+                let strength = if overrides { Strength::Overrides } else { Strength::Weak };
+                let hint = Hint { strength, solicited, creates: false };
                 Some((target.into(), target_mac?, hint))
             }
         }
@@ -160,7 +162,7 @@ fn packet(ethernet: Ethernet, vip: IpAddr) -> Vec<u8> {
 }
 
 /// The Service that this packet is for, if it is one.
-pub fn packet_for(frame: &[u8]) -> Option<IpAddr> {
+pub(crate) fn packet_for(frame: &[u8]) -> Option<IpAddr> {
     let rest = frame.get(12..)?.strip_prefix(&PACKET)?;
     Some(Vip::from_octets(*rest.first_chunk()?).ip())
 }
@@ -264,7 +266,8 @@ mod tests {
     fn two_answers_to_one_question_are_noticed() {
         let vip = std::net::Ipv4Addr::new(10, 0, 1, 1);
         let mut host = resolved(at(0), vip.into());
-        let second = Arp { tpa: host.kernel.v4, tha: host.kernel.mac, ..Arp::gratuitous_reply(vip, NODES[1]) };
+        let second =
+            Arp { tpa: host.kernel.v4, tha: host.kernel.mac, ..Arp::gratuitous_reply(vip, NODES[1]) };
         let frame = second.to_frame(Ethernet::new(host.kernel.mac, NODES[1]));
         let macs = (NODES[0], NODES[1]);
         assert_eq!(hear(&mut host, at(1), &frame).1, Some(Notice::AnsweredByTwo { vip: vip.into(), macs }));

@@ -12,7 +12,7 @@ use crate::switch::is_group;
 
 /// One network card with its addresses.
 #[derive(Clone, Debug)]
-pub struct Kernel {
+pub(crate) struct Kernel {
     /// The card's own address.
     pub mac: MacAddr,
     /// Its IPv4 address.
@@ -25,7 +25,7 @@ pub struct Kernel {
 
 impl Kernel {
     /// The n-th machine of the LAN: 10.0.0.n, fd00::n, fe80::n.
-    pub fn new(n: u8) -> Self {
+    pub(crate) fn new(n: u8) -> Self {
         let host = u16::from(n);
         Self {
             mac: MacAddr::new(2, 0, 0, 0, 0, n),
@@ -36,7 +36,7 @@ impl Kernel {
     }
 
     /// The n-th of a crowd: as [`Self::new`], for more machines than an octet can count.
-    pub fn in_crowd(n: u16) -> Self {
+    pub(crate) fn in_crowd(n: u16) -> Self {
         let [high, low] = n.to_be_bytes();
         Self {
             mac: MacAddr::new(2, 0, 0, 1, high, low),
@@ -47,12 +47,12 @@ impl Kernel {
     }
 
     /// Is this address its own?
-    pub fn owns(&self, ip: IpAddr) -> bool {
+    pub(crate) fn owns(&self, ip: IpAddr) -> bool {
         ip == self.v4 || ip == self.v6 || ip == self.link_local
     }
 
     /// Does the card take this frame off the wire? `joined`: further multicast groups.
-    pub fn takes(&self, destination: MacAddr, joined: impl IntoIterator<Item = Ipv6Addr>) -> bool {
+    pub(crate) fn takes(&self, destination: MacAddr, joined: impl IntoIterator<Item = Ipv6Addr>) -> bool {
         if !is_group(destination) {
             return destination == self.mac;
         }
@@ -67,7 +67,7 @@ impl Kernel {
     }
 
     /// The answer to a frame that asks for one of its own addresses.
-    pub fn answer(&self, frame: &Frame<'_>) -> Option<Vec<u8>> {
+    pub(crate) fn answer(&self, frame: &Frame<'_>) -> Option<Vec<u8>> {
         let back = Ethernet::new(frame.ethernet.source, self.mac);
         match &frame.payload {
             Payload::Arp(arp) if arp.operation == arp::Operation::Request && arp.tpa == self.v4 => {
@@ -114,8 +114,7 @@ mod tests {
         assert_eq!(parsed(&ask([10, 0, 1, 1].into())), None);
 
         let ask = |ip| {
-            Ndp::who_has(ip, asker.v6, asker.mac)
-                .to_frame(Ethernet::multicast(solicited_node(ip), asker.mac))
+            Ndp::who_has(ip, asker.v6, asker.mac).to_frame(Ethernet::multicast(solicited_node(ip), asker.mac))
         };
         assert!(parsed(&ask(own.v6)).is_some());
         assert_eq!(parsed(&ask("fd00::1:1".parse().unwrap())), None);

@@ -27,6 +27,7 @@ mod schedule;
 mod switch;
 pub mod trace;
 mod verdict;
+mod watch;
 mod world;
 
 /// Virtual time since the start of a run. Nodes' own clocks show something else.

@@ -29,12 +29,9 @@ struct Flags {
     /// Threads; default: one per processor.
     #[arg(long)]
     threads: Option<usize>,
-    /// Print the history of the one seed.
-    #[arg(long, requires = "seed")]
-    trace: bool,
-    /// Every frame, too.
-    #[arg(long, requires = "trace")]
-    frames: bool,
+    /// Print the history of the one seed; `--trace frames`: with every frame.
+    #[arg(long, requires = "seed", value_enum, num_args = 0..=1, default_missing_value = "events")]
+    trace: Option<History>,
     /// Take a rule out.
     #[arg(long, value_enum)]
     without: Vec<Rule>,
@@ -53,6 +50,15 @@ struct Flags {
     /// List the classes.
     #[arg(long)]
     list: bool,
+}
+
+/// What of a history is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum History {
+    /// Faults, transitions, moves.
+    Events,
+    /// Every frame as well.
+    Frames,
 }
 
 /// A rule that can be taken out.
@@ -94,7 +100,10 @@ fn main() -> Result<ExitCode> {
             good &= one(&mut out, class, seed, &flags)?;
         }
     } else {
-        writeln!(out, "| class | seeds | failed | moves | held twice | taken over | gap | stale | first failed seed |")?;
+        writeln!(
+            out,
+            "| class | seeds | failed | moves | held twice | taken over | gap | stale | first failed seed |"
+        )?;
         writeln!(out, "|---|---|---|---|---|---|---|---|---|")?;
         for class in picked {
             let threads = flags.threads.unwrap_or_else(run::processors);
@@ -108,10 +117,10 @@ fn main() -> Result<ExitCode> {
 }
 
 fn one(out: &mut impl Write, class: &Class, seed: u64, flags: &Flags) -> Result<bool> {
-    let detail = match (flags.trace, flags.frames) {
-        (_, true) => Detail::Frames,
-        (true, false) => Detail::Events,
-        (false, false) => Detail::Off,
+    let detail = match flags.trace {
+        Some(History::Frames) => Detail::Frames,
+        Some(History::Events) => Detail::Events,
+        None => Detail::Off,
     };
     let outcome = run::run(class, seed, flags.ablation(), detail);
     for line in &outcome.history {

@@ -24,12 +24,22 @@ const PROBES: u32 = 3;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// Nobody has answered yet.
-    Incomplete { asked: u32, next: Moment },
-    Reachable { until: Moment },
+    Incomplete {
+        asked: u32,
+        next: Moment,
+    },
+    Reachable {
+        until: Moment,
+    },
     Stale,
     /// Used while stale: probed after a while.
-    Delay { until: Moment },
-    Probe { asked: u32, next: Moment },
+    Delay {
+        until: Moment,
+    },
+    Probe {
+        asked: u32,
+        next: Moment,
+    },
     Failed,
 }
 
@@ -44,20 +54,29 @@ struct Entry {
 
 /// What a frame says about a neighbour, and how strongly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hint {
-    /// Moves an entry that names another address, whatever its age.
-    pub overrides: bool,
+pub(crate) struct Hint {
+    /// What it does to an entry that names another MAC.
+    pub strength: Strength,
     /// An answer to this host: confirms.
     pub solicited: bool,
     /// Makes an entry where there is none.
     pub creates: bool,
-    /// IPv6: without O, an entry that names another address only becomes stale, however old.
-    pub weak: bool,
+}
+
+/// What a frame does to an entry that names another MAC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Strength {
+    /// Moves it, whatever its age.
+    Overrides,
+    /// Moves it if it is older than locktime.
+    Ordinary,
+    /// IPv6 without O: makes it stale, however old.
+    Weak,
 }
 
 /// What has to be sent so that a packet can go out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Use {
+pub(crate) enum Use {
     /// Send the packet there.
     Send(MacAddr),
     /// Send the packet there, and ask that very host whether it is still the one.
@@ -70,26 +89,25 @@ pub enum Use {
 
 /// The cache of one host.
 #[derive(Debug, Default)]
-pub struct Cache {
+pub(crate) struct Cache {
     entries: BTreeMap<IpAddr, Entry>,
 }
 
 impl Cache {
     /// Where packets to this address go now, if anywhere.
-    pub fn lookup(&self, ip: IpAddr) -> Option<MacAddr> {
+    pub(crate) fn lookup(&self, ip: IpAddr) -> Option<MacAddr> {
         let entry = self.entries.get(&ip)?;
         entry.mac.filter(|_| !matches!(entry.state, State::Incomplete { .. } | State::Failed))
     }
 
     /// The link is down: the kernel forgets everybody behind it.
-    pub fn flush(&mut self) {
+    pub(crate) fn flush(&mut self) {
         self.entries.clear();
     }
 
     /// A packet is to be sent.
-    pub fn send(&mut self, now: Moment, ip: IpAddr) -> Use {
-        let entry =
-            self.entries.entry(ip).or_insert(Entry { mac: None, state: State::Failed, updated: now });
+    pub(crate) fn send(&mut self, now: Moment, ip: IpAddr) -> Use {
+        let entry = self.entries.entry(ip).or_insert(Entry { mac: None, state: State::Failed, updated: now });
         if let State::Reachable { until } = entry.state
             && now >= until
         {
@@ -130,7 +148,7 @@ impl Cache {
     }
 
     /// A frame says that this address is at this MAC. True if packets now go somewhere else than before.
-    pub fn hear(&mut self, now: Moment, ip: IpAddr, mac: MacAddr, hint: Hint) -> bool {
+    pub(crate) fn hear(&mut self, now: Moment, ip: IpAddr, mac: MacAddr, hint: Hint) -> bool {
         let before = self.lookup(ip);
         if hint.creates {
             self.entries.entry(ip).or_insert(Entry { mac: None, state: State::Failed, updated: now });
@@ -139,7 +157,7 @@ impl Cache {
         let reachable = State::Reachable { until: now + REACHABLE_TIME };
         match (entry.state, entry.mac) {
             // Nothing valid yet: any word will do, but only who was asked or creates may wake a failed entry.
-            (State::Incomplete { .. }, _) | (State::Failed, _) | (_, None) => {
+            (State::Incomplete { .. } | State::Failed, _) | (_, None) => {
                 if matches!(entry.state, State::Failed) && !hint.creates {
                     return false;
                 }
@@ -154,17 +172,24 @@ impl Cache {
                     } else {
                         entry.set(now, reachable);
                     }
-                } else if hint.overrides && !matches!(state, State::Reachable { .. } | State::Stale) {
+                } else if hint.strength == Strength::Overrides
+                    && !matches!(state, State::Reachable { .. } | State::Stale)
+                {
                     entry.set(now, State::Stale);
                 }
             }
             (state, Some(_)) => {
                 let old = now.saturating_sub(entry.updated) > LOCKTIME;
-                if hint.overrides || (old && !hint.weak) {
-                    entry.mac = Some(mac);
-                    entry.set(now, if hint.solicited { reachable } else { State::Stale });
-                } else if hint.weak && matches!(state, State::Reachable { .. }) {
-                    entry.set(now, State::Stale);
+                match hint.strength {
+                    Strength::Ordinary if !old => {}
+                    Strength::Overrides | Strength::Ordinary => {
+                        entry.mac = Some(mac);
+                        entry.set(now, if hint.solicited { reachable } else { State::Stale });
+                    }
+                    Strength::Weak if matches!(state, State::Reachable { .. }) => {
+                        entry.set(now, State::Stale);
+                    }
+                    Strength::Weak => {}
                 }
             }
         }
@@ -184,8 +209,8 @@ impl Entry {
 mod tests {
     use super::*;
 
-    const ANNOUNCED: Hint = Hint { overrides: true, solicited: false, creates: false, weak: false };
-    const ANSWERED: Hint = Hint { overrides: false, solicited: true, creates: false, weak: false };
+    const ANNOUNCED: Hint = Hint { strength: Strength::Overrides, solicited: false, creates: false };
+    const ANSWERED: Hint = Hint { strength: Strength::Ordinary, solicited: true, creates: false };
 
     fn mac(n: u8) -> MacAddr {
         MacAddr::new(2, 0, 0, 0, 0, n)
@@ -230,7 +255,7 @@ mod tests {
     #[test]
     fn an_advertisement_without_o_only_makes_the_entry_stale_and_probed_to_its_end() {
         let mut cache = resolved(at(0));
-        let weak = Hint { overrides: false, solicited: false, creates: false, weak: true };
+        let weak = Hint { strength: Strength::Weak, solicited: false, creates: false };
         assert!(!cache.hear(at(9_000), vip(), mac(2), weak));
         assert_eq!(cache.send(at(9_000), vip()), Use::Send(mac(1)));
         assert_eq!(cache.send(at(13_900), vip()), Use::Send(mac(1)));

@@ -10,8 +10,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use herald_l2::{
-    Ablation, ClusterId, Config, Core, Input, Instant, Interface, Keyring, NodeId, NodeName, NodeState, Output,
-    Profile, Turn, VipSpec,
+    Ablation, ClusterId, Config, Core, Input, Instant, Interface, Keyring, NodeId, NodeName, NodeState,
+    Output, Profile, Turn, VipSpec,
 };
 use herald_wire::hello::{GROUP, KeyId, Secret};
 use herald_wire::{Frame, Payload, arp, ndp};
@@ -22,27 +22,27 @@ use crate::api::Told;
 use crate::kernel::Kernel;
 
 /// The cluster that all nodes belong to.
-pub const CLUSTER: ClusterId = ClusterId(0x6865_7261_6c64);
+pub(crate) const CLUSTER: ClusterId = ClusterId(0x6865_7261_6c64);
 /// `eth0`
-pub const IFINDEX: u32 = 2;
+pub(crate) const IFINDEX: u32 = 2;
 /// Frames a socket holds before the kernel drops what comes: 208 KiB at about 800 octets of memory per small frame.
 const SOCKET_FRAMES: usize = 256;
 /// Frames a stopped machine's network card holds.
 const RING_FRAMES: usize = 256;
 
 /// The key of every node.
-pub fn keys() -> Keyring {
+pub(crate) fn keys() -> Keyring {
     Keyring::new().with(KeyId::default(), &Secret::new([7; 32]))
 }
 
 /// `n1` for node 0.
-pub fn node_name(node: usize) -> NodeName {
+pub(crate) fn node_name(node: usize) -> NodeName {
     NodeName::from(format!("n{}", node + 1))
 }
 
 /// How a node is stopped without being ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Frozen {
+pub(crate) enum Frozen {
     /// SIGSTOP: the speaker does not run, the kernel does, the clock does.
     Speaker,
     /// The virtual machine is paused: nothing runs, and its clock stands still.
@@ -54,7 +54,7 @@ pub enum Frozen {
 
 /// One node.
 #[derive(Debug)]
-pub struct Node {
+pub(crate) struct Node {
     /// `n1`
     pub name: NodeName,
     /// Its addresses.
@@ -89,7 +89,7 @@ pub struct Node {
 
 /// What a frame from the wire led to.
 #[derive(Debug, Default)]
-pub struct Received {
+pub(crate) struct Received {
     /// The kernel's answer.
     pub answer: Option<Vec<u8>>,
     /// The speaker's socket has something to read.
@@ -98,7 +98,7 @@ pub struct Received {
 
 impl Node {
     /// A node that is switched on, without a speaker yet.
-    pub fn new(index: usize, kernel: Kernel, clock_base: Duration) -> Self {
+    pub(crate) fn new(index: usize, kernel: Kernel, clock_base: Duration) -> Self {
         Self {
             name: node_name(index),
             kernel,
@@ -121,12 +121,12 @@ impl Node {
     }
 
     /// The speaker runs, and nothing stops it.
-    pub fn speaks(&self) -> bool {
+    pub(crate) fn speaks(&self) -> bool {
         self.alive && self.core.is_some() && self.frozen.is_none()
     }
 
     /// The kernel runs: packets to Services are served.
-    pub fn serves(&self) -> bool {
+    pub(crate) fn serves(&self) -> bool {
         self.alive && !matches!(self.frozen, Some(Frozen::Machine { .. }))
     }
 
@@ -142,7 +142,7 @@ impl Node {
     }
 
     /// Starts the speaker.
-    pub fn start(&mut self, now: Moment, config: Config, ablation: Ablation) {
+    pub(crate) fn start(&mut self, now: Moment, config: Config, ablation: Ablation) {
         let mut core = Core::new(config, self.clock(now));
         core.ablate(ablation);
         self.core = Some(core);
@@ -151,7 +151,7 @@ impl Node {
     }
 
     /// The speaker is gone, with everything it knew.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.core = None;
         self.turn_due = None;
         self.frozen = None;
@@ -164,14 +164,14 @@ impl Node {
     }
 
     /// The machine is gone.
-    pub fn crash(&mut self) {
+    pub(crate) fn crash(&mut self) {
         self.kill();
         self.ring.clear();
         self.alive = false;
     }
 
     /// Goes on after having been stopped: the frames that its card kept.
-    pub fn thaw(&mut self, now: Moment) -> Vec<Rc<[u8]>> {
+    pub(crate) fn thaw(&mut self, now: Moment) -> Vec<Rc<[u8]>> {
         if let Some(Frozen::Machine { since }) = self.frozen.take() {
             self.clock_lost += now.saturating_sub(since);
         }
@@ -179,7 +179,7 @@ impl Node {
     }
 
     /// A frame arrives.
-    pub fn receive(&mut self, bytes: &Rc<[u8]>) -> Received {
+    pub(crate) fn receive(&mut self, bytes: &Rc<[u8]>) -> Received {
         if !self.alive {
             return Received::default();
         }
@@ -193,8 +193,7 @@ impl Node {
         if !self.kernel.takes(frame.ethernet.destination, self.groups.iter().copied()) {
             return Received::default();
         }
-        let readable =
-            self.core.is_some() && self.filter_passes(&frame) && self.socket.len() < SOCKET_FRAMES;
+        let readable = self.core.is_some() && self.filter_passes(&frame) && self.socket.len() < SOCKET_FRAMES;
         if readable {
             self.socket.push_back(Rc::clone(bytes));
         }
@@ -220,7 +219,7 @@ impl Node {
     }
 
     /// One turn of the speaker's loop. `link`: whether the card sees one.
-    pub fn turn(&mut self, now: Moment, link: bool) -> Vec<Output> {
+    pub(crate) fn turn(&mut self, now: Moment, link: bool) -> Vec<Output> {
         self.turn_due = None;
         let clock = self.clock(now);
         let interface = std::mem::take(&mut self.link_news).then(|| self.interface(link));
@@ -283,8 +282,7 @@ impl Node {
                     self.groups.remove(group);
                 }
                 Output::Interest { ifindex } => {
-                    self.interest =
-                        self.core.iter().flat_map(|core| core.interest(*ifindex)).collect();
+                    self.interest = self.core.iter().flat_map(|core| core.interest(*ifindex)).collect();
                 }
                 Output::Transmit { .. } | Output::Event(_) => {}
             }
@@ -316,12 +314,12 @@ impl Node {
 }
 
 /// The LAN's way out: 10.0.0.254, fd00::fe.
-pub fn gateway() -> Kernel {
+pub(crate) fn gateway() -> Kernel {
     Kernel::new(254)
 }
 
 /// What a node's speaker is started with.
-pub fn config(index: usize, profile: Profile, seed: [u8; 32]) -> Config {
+pub(crate) fn config(index: usize, profile: Profile, seed: [u8; 32]) -> Config {
     // Any number but 0; spread, as hashes of UIDs are.
     let id = (index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     Config { node: NodeId(id), name: node_name(index), cluster: CLUSTER, keys: keys(), profile, seed }

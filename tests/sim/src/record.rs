@@ -10,7 +10,7 @@ use crate::Moment;
 
 /// Something that happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fact {
+pub(crate) enum Fact {
     /// A node took an address.
     Claimed {
         /// Who.
@@ -40,7 +40,7 @@ pub enum Fact {
 
 /// The facts of one run.
 #[derive(Debug, Default)]
-pub struct Record {
+pub(crate) struct Record {
     facts: Vec<(Moment, Fact)>,
     spoke: BTreeMap<(usize, IpAddr), Moment>,
     hellos: BTreeMap<usize, u64>,
@@ -52,32 +52,32 @@ pub struct Record {
 
 impl Record {
     /// Writes a fact down.
-    pub fn fact(&mut self, at: Moment, fact: Fact) {
+    pub(crate) fn fact(&mut self, at: Moment, fact: Fact) {
         self.facts.push((at, fact));
     }
 
     /// A node sends in an address's name.
-    pub fn spoke(&mut self, at: Moment, node: usize, vip: IpAddr) {
+    pub(crate) fn spoke(&mut self, at: Moment, node: usize, vip: IpAddr) {
         self.spoke.entry((node, vip)).or_insert(at);
     }
 
     /// When it first did.
-    pub fn first_spoke(&self, node: usize, vip: IpAddr) -> Option<Moment> {
+    pub(crate) fn first_spoke(&self, node: usize, vip: IpAddr) -> Option<Moment> {
         self.spoke.get(&(node, vip)).copied()
     }
 
     /// A node sends a frame of the hello protocol.
-    pub fn hello(&mut self, node: usize) {
+    pub(crate) fn hello(&mut self, node: usize) {
         *self.hellos.entry(node).or_default() += 1;
     }
 
     /// How many they all sent.
-    pub fn hellos(&self) -> u64 {
+    pub(crate) fn hellos(&self) -> u64 {
         self.hellos.values().sum()
     }
 
     /// The facts from a moment on.
-    pub fn since(&self, start: Moment) -> impl Iterator<Item = (Moment, Fact)> + '_ {
+    pub(crate) fn since(&self, start: Moment) -> impl Iterator<Item = (Moment, Fact)> + '_ {
         self.facts.iter().copied().filter(move |(at, _)| *at >= start)
     }
 }

@@ -135,13 +135,10 @@ pub fn processors() -> usize {
 /// The history of one failed seed with the command that replays it, for people.
 pub fn report(class: &Class, seed: u64, ablation: Ablation) -> String {
     let outcome = run(class, seed, ablation, Detail::Events);
-    let mut text = outcome.history.join("\n");
-    text.push_str("\n\n");
-    for violation in &outcome.violations {
-        text.push_str(&format!("BROKEN {violation}\n"));
-    }
-    text.push_str(&format!("\nreplay: {}\n", replay(class, seed)));
-    text
+    let broken = outcome.violations.iter().map(|violation| format!("BROKEN {violation}"));
+    let replay = format!("replay: {}", replay(class, seed));
+    let lines: Vec<_> = outcome.history.iter().cloned().chain(broken).chain([replay]).collect();
+    lines.join("\n")
 }
 
 /// The command that replays a seed.

@@ -15,7 +15,7 @@ use crate::dice::Dice;
 
 /// A socket of the switch, and whatever is plugged into it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Port(pub usize);
+pub(crate) struct Port(pub usize);
 
 /// One port.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +32,7 @@ struct PortState {
 
 /// The switch.
 #[derive(Debug)]
-pub struct Switch {
+pub(crate) struct Switch {
     ports: Vec<PortState>,
     learned: BTreeMap<MacAddr, (Port, Moment)>,
     /// Entries not refreshed for this long are forgotten.
@@ -46,7 +46,7 @@ pub struct Switch {
 
 impl Switch {
     /// With so many ports, all up.
-    pub fn new(ports: usize, ageing: Duration) -> Self {
+    pub(crate) fn new(ports: usize, ageing: Duration) -> Self {
         let port = PortState { link: true, forwarding: true, side: 0, busy_until: Moment::ZERO };
         Self {
             ports: vec![port; ports],
@@ -59,17 +59,12 @@ impl Switch {
     }
 
     /// Every path loses this share of its frames from now on.
-    pub fn set_loss(&mut self, loss: f64) {
+    pub(crate) fn set_loss(&mut self, loss: f64) {
         self.loss = loss;
     }
 
-    /// What every path loses.
-    pub fn loss(&self) -> f64 {
-        self.loss
-    }
-
     /// Plugs a cable in or out. The switch forgets what it learned at a port that goes down.
-    pub fn set_link(&mut self, port: Port, link: bool) {
+    pub(crate) fn set_link(&mut self, port: Port, link: bool) {
         if let Some(state) = self.ports.get_mut(port.0) {
             state.link = link;
         }
@@ -79,21 +74,21 @@ impl Switch {
     }
 
     /// Lets frames through a port, or not, without a change of its link.
-    pub fn set_forwarding(&mut self, port: Port, forwarding: bool) {
+    pub(crate) fn set_forwarding(&mut self, port: Port, forwarding: bool) {
         if let Some(state) = self.ports.get_mut(port.0) {
             state.forwarding = forwarding;
         }
     }
 
     /// Which half of the network a port is in.
-    pub fn set_side(&mut self, port: Port, side: u8) {
+    pub(crate) fn set_side(&mut self, port: Port, side: u8) {
         if let Some(state) = self.ports.get_mut(port.0) {
             state.side = side;
         }
     }
 
     /// Cuts or restores the path from one port to another, in this direction only.
-    pub fn set_cut(&mut self, from: Port, to: Port, cut: bool) {
+    pub(crate) fn set_cut(&mut self, from: Port, to: Port, cut: bool) {
         if cut {
             self.cut.insert((from, to));
         } else {
@@ -102,12 +97,12 @@ impl Switch {
     }
 
     /// Does the device at this port see a link?
-    pub fn link(&self, port: Port) -> bool {
+    pub(crate) fn link(&self, port: Port) -> bool {
         self.ports.get(port.0).is_some_and(|state| state.link)
     }
 
     /// Would a frame get through, were it not lost?
-    pub fn passes(&self, from: Port, to: Port) -> bool {
+    pub(crate) fn passes(&self, from: Port, to: Port) -> bool {
         let usable = |port: Port| {
             self.ports.get(port.0).filter(|state| state.link && state.forwarding).map(|state| state.side)
         };
@@ -119,7 +114,13 @@ impl Switch {
     }
 
     /// Takes a frame in, and says when it comes out where.
-    pub fn forward(&mut self, now: Moment, from: Port, frame: &[u8], dice: &mut Dice) -> Vec<(Port, Moment)> {
+    pub(crate) fn forward(
+        &mut self,
+        now: Moment,
+        from: Port,
+        frame: &[u8],
+        dice: &mut Dice,
+    ) -> Vec<(Port, Moment)> {
         let Some((destination, source)) = addresses(frame) else { return Vec::new() };
         if !self.ports.get(from.0).is_some_and(|state| state.link && state.forwarding) {
             return Vec::new();
@@ -177,7 +178,8 @@ mod tests {
     }
 
     fn frame(to: MacAddr, from: usize) -> Vec<u8> {
-        Arp::who_has([10, 0, 0, 1].into(), [10, 0, 0, 2].into(), mac(from)).to_frame(Ethernet::new(to, mac(from)))
+        Arp::who_has([10, 0, 0, 1].into(), [10, 0, 0, 2].into(), mac(from))
+            .to_frame(Ethernet::new(to, mac(from)))
     }
 
     fn out(switch: &mut Switch, now: Moment, from: usize, to: MacAddr) -> Vec<usize> {
@@ -187,7 +189,7 @@ mod tests {
     }
 
     fn switch() -> Switch {
-        Switch::new(4, Duration::from_secs(300))
+        Switch::new(4, Duration::from_mins(5))
     }
 
     #[test]
@@ -205,7 +207,7 @@ mod tests {
         let mut switch = switch();
         out(&mut switch, Moment::ZERO, 2, mac(9));
         assert_eq!(out(&mut switch, Duration::from_secs(299), 0, mac(2)), [2]);
-        assert_eq!(out(&mut switch, Duration::from_secs(300), 0, mac(2)), [1, 2, 3]);
+        assert_eq!(out(&mut switch, Duration::from_mins(5), 0, mac(2)), [1, 2, 3]);
         out(&mut switch, Duration::from_secs(301), 2, mac(9));
         switch.set_link(Port(2), false);
         switch.set_link(Port(2), true);

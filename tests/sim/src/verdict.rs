@@ -34,7 +34,7 @@ impl World {
     }
 
     /// Exactly one eligible holder per connected side for every address, none for a deleted one.
-    pub fn judge_holders(&mut self) {
+    pub(crate) fn judge_holders(&mut self) {
         let mut wrong = Vec::new();
         for side in self.sides() {
             for vip in self.vips() {
@@ -77,11 +77,10 @@ impl World {
         let Revision(revision) = newest.revision;
         match holders.as_slice() {
             [] if must => Some(format!("{vip} (revision {revision}) is held by nobody among {among}")),
-            [] => None,
             [one] if must && !entitled(*one) => {
                 Some(format!("{vip} (revision {revision}) is held by n{}, which may not", one + 1))
             }
-            [_] => None,
+            [] | [_] => None,
             several => Some(format!("{vip} is held by {} among {among}", names(several))),
         }
     }
@@ -94,13 +93,13 @@ impl World {
 
     /// What a core says it holds is what its events said.
     fn judge_own_word(&mut self, node: usize) {
-        let Some(core) = self.nodes.get(node).filter(|node| node.speaks()).and_then(|node| node.core.as_ref())
+        let Some(core) =
+            self.nodes.get(node).filter(|node| node.speaks()).and_then(|node| node.core.as_ref())
         else {
             return;
         };
         let says: Vec<_> = core.holdings().iter().map(|holding| holding.vip).collect();
-        let told: Vec<_> =
-            self.check.vips().into_iter().filter(|vip| self.check.holds(*vip, node)).collect();
+        let told: Vec<_> = self.check.vips().into_iter().filter(|vip| self.check.holds(*vip, node)).collect();
         if says != told {
             let text = format!("n{} says that it holds {says:?}, its events say {told:?}", node + 1);
             self.check.violation(self.now, &text);
@@ -109,7 +108,7 @@ impl World {
 
     /// Every client's packets go to a holder, and arrive. Where frames are lost that can't be promised: a client that
     /// missed every announcement is reached by the next refresh (rule A46), up to two minutes later.
-    pub fn judge_clients(&mut self, lossy: bool) {
+    pub(crate) fn judge_clients(&mut self, lossy: bool) {
         let mut wrong = Vec::new();
         for (index, host) in self.hosts.iter().enumerate() {
             let port = self.host_port(index);
@@ -127,7 +126,9 @@ impl World {
                 match host.cache.lookup(vip) {
                     Some(mac) if holders.iter().all(|(_, holder)| *holder != mac) => {
                         let holder = holders.iter().map(|(node, _)| node + 1).next().unwrap_or_default();
-                        wrong.push(format!("{name} sends what is for {vip} to {mac}, not to its holder n{holder}"));
+                        wrong.push(format!(
+                            "{name} sends what is for {vip} to {mac}, not to its holder n{holder}"
+                        ));
                     }
                     _ => {}
                 }

@@ -19,7 +19,7 @@ use crate::dice::Dice;
 use crate::faults::Fault;
 use crate::host::{Host, Notice, packet_for};
 use crate::kernel::Kernel;
-use crate::node::{self, Node, gateway};
+use crate::node::{Node, gateway};
 use crate::record::{Fact, Record};
 use crate::switch::{Port, Switch};
 use crate::trace::{Trace, describe_event};
@@ -55,7 +55,7 @@ impl Default for Setup {
             vips: 3,
             profile: Profile::Default,
             ablation: Ablation::default(),
-            ageing: Duration::from_secs(300),
+            ageing: Duration::from_mins(5),
             packet_every: Duration::from_millis(20),
             start_within: Duration::from_millis(300),
             hiccup: Duration::from_millis(4),
@@ -64,7 +64,7 @@ impl Default for Setup {
 }
 
 #[derive(Debug)]
-enum Event {
+pub(crate) enum Event {
     Arrive { port: Port, frame: Rc<[u8]> },
     Turn { node: usize },
     Packets { host: usize },
@@ -105,7 +105,7 @@ impl Ord for Scheduled {
 
 /// A LAN of speakers.
 #[derive(Debug)]
-pub struct World {
+pub(crate) struct World {
     /// Virtual time since the start.
     pub now: Moment,
     /// All randomness.
@@ -130,20 +130,22 @@ pub struct World {
     /// The newest revision that any speaker was told of.
     pub(crate) told: BTreeMap<IpAddr, Revision>,
     vips: Vec<IpAddr>,
-    setup: Setup,
+    pub(crate) setup: Setup,
     queue: BinaryHeap<Reverse<Scheduled>>,
     order: u64,
 }
 
 impl World {
     /// A world about to start: nodes switch on, the API has all addresses.
-    pub fn new(setup: Setup, bounds: Bounds, warm_at: Moment, mut dice: Dice, trace: Trace) -> Self {
+    pub(crate) fn new(setup: Setup, bounds: Bounds, warm_at: Moment, mut dice: Dice, trace: Trace) -> Self {
         let machine = |n: usize| match u8::try_from(n + 1) {
             Ok(n) if n < 100 => Kernel::new(n),
             _ => Kernel::in_crowd(u16::try_from(n).unwrap_or(u16::MAX)),
         };
         let nodes: Vec<_> = (0..setup.nodes)
-            .map(|n| Node::new(n, machine(n), dice.time(Duration::from_secs(10), Duration::from_secs(100_000))))
+            .map(|n| {
+                Node::new(n, machine(n), dice.time(Duration::from_secs(10), Duration::from_secs(100_000)))
+            })
             .collect();
         let mut hosts = vec![Host::new("gateway", gateway())];
         for n in 0..setup.clients {
@@ -189,42 +191,42 @@ impl World {
     }
 
     /// Every address of this world, whether it exists in the API or not.
-    pub fn vips(&self) -> &[IpAddr] {
+    pub(crate) fn vips(&self) -> &[IpAddr] {
         &self.vips
     }
 
     /// Ports of the switch.
-    pub fn ports(&self) -> usize {
+    pub(crate) fn ports(&self) -> usize {
         self.nodes.len() + self.hosts.len()
     }
 
     /// The port of a host.
-    pub fn host_port(&self, host: usize) -> Port {
+    pub(crate) fn host_port(&self, host: usize) -> Port {
         Port(self.nodes.len() + host)
     }
 
     /// Does this node's speaker run, with nothing stopping it?
-    pub fn is_speaking(&self, node: usize) -> bool {
+    pub(crate) fn is_speaking(&self, node: usize) -> bool {
         self.nodes.get(node).is_some_and(Node::speaks)
     }
 
     /// Do these two speakers run and hear each other?
-    pub fn are_connected(&self, a: usize, b: usize) -> bool {
+    pub(crate) fn are_connected(&self, a: usize, b: usize) -> bool {
         connected(&self.nodes, &self.switch, a, b)
     }
 
     /// A fault to come.
-    pub fn plan(&mut self, at: Moment, fault: Fault) {
+    pub(crate) fn plan(&mut self, at: Moment, fault: Fault) {
         self.schedule(at, Event::Fault(fault));
     }
 
-    fn schedule(&mut self, at: Moment, event: Event) {
+    pub(crate) fn schedule(&mut self, at: Moment, event: Event) {
         self.order += 1;
         self.queue.push(Reverse(Scheduled { at: at.max(self.now), order: self.order, event }));
     }
 
     /// Lets time pass.
-    pub fn run_until(&mut self, end: Moment) {
+    pub(crate) fn run_until(&mut self, end: Moment) {
         while let Some(Reverse(next)) = self.queue.peek() {
             if next.at > end {
                 break;
@@ -268,7 +270,7 @@ impl World {
     }
 
     /// Something for a node's speaker to read: its loop turns soon.
-    pub fn wake(&mut self, node: usize) {
+    pub(crate) fn wake(&mut self, node: usize) {
         let at = self.now + self.dice.us(5, 40);
         self.turn_at(node, at);
     }
@@ -296,8 +298,7 @@ impl World {
         }
         if let Some(due) = due {
             // A timer is late by scheduling, seldom by much.
-            let late =
-                if self.dice.chance(0.002) { self.setup.hiccup } else { Duration::from_micros(80) };
+            let late = if self.dice.chance(0.002) { self.setup.hiccup } else { Duration::from_micros(80) };
             let at = due.max(now) + self.dice.time(Duration::from_micros(5), late);
             self.turn_at(node, at);
         }
@@ -307,7 +308,7 @@ impl World {
         match output {
             Output::Transmit { bytes, .. } => {
                 self.check_sent(node, &bytes);
-                self.send(Port(node), bytes.into());
+                self.send(Port(node), &bytes.into());
             }
             Output::Event(event) => self.told(node, event),
             Output::JoinGroup { .. } | Output::LeaveGroup { .. } | Output::Interest { .. } => {}
@@ -377,18 +378,18 @@ impl World {
     }
 
     /// Looks for addresses held twice, as of now.
-    pub fn compare_holders(&mut self) {
+    pub(crate) fn compare_holders(&mut self) {
         let Self { check, nodes, switch, now, .. } = self;
         check.compare(*now, |a, b| connected(nodes, switch, a, b));
     }
 
-    fn send(&mut self, port: Port, frame: Rc<[u8]>) {
+    fn send(&mut self, port: Port, frame: &Rc<[u8]>) {
         if self.trace.shows_frames() {
             let who = self.name(port);
-            self.trace.frame(self.now, &who, herald_wire::parse(&frame).ok().as_ref());
+            self.trace.frame(self.now, &who, herald_wire::parse(frame).ok().as_ref());
         }
-        for (to, at) in self.switch.forward(self.now, port, &frame, &mut self.dice) {
-            self.schedule(at, Event::Arrive { port: to, frame: Rc::clone(&frame) });
+        for (to, at) in self.switch.forward(self.now, port, frame, &mut self.dice) {
+            self.schedule(at, Event::Arrive { port: to, frame: Rc::clone(frame) });
         }
     }
 
@@ -413,7 +414,7 @@ impl World {
         }
         let received = state.receive(frame);
         if let Some(answer) = received.answer {
-            self.send(Port(node), answer.into());
+            self.send(Port(node), &answer.into());
         }
         if received.readable {
             self.wake(node);
@@ -439,7 +440,7 @@ impl World {
             None => {}
         }
         if let Some(answer) = answer {
-            self.send(port, answer.into());
+            self.send(port, &answer.into());
         }
     }
 
@@ -448,25 +449,14 @@ impl World {
         for vip in self.api.vips() {
             let Some(state) = self.hosts.get_mut(host) else { return };
             for frame in state.send(now, vip) {
-                self.send(port, frame.into());
+                self.send(port, &frame.into());
             }
         }
         self.schedule(now + self.setup.packet_every, Event::Packets { host });
     }
 
-    /// The speaker process starts: its interfaces at once, the API when it answers.
-    pub fn start_speaker(&mut self, node: usize) {
-        let config = node::config(node, self.setup.profile, self.dice.seed());
-        let (now, ablation) = (self.now, self.setup.ablation);
-        let Some(state) = self.nodes.get_mut(node).filter(|node| node.alive) else { return };
-        state.start(now, config, ablation);
-        self.note(node, || "speaker starts".into());
-        self.wake(node);
-        self.connect_api(node);
-    }
-
     /// Goes on after a stop or a pause.
-    pub fn thaw(&mut self, node: usize) {
+    pub(crate) fn thaw(&mut self, node: usize) {
         let now = self.now;
         let kept = self.nodes.get_mut(node).map(|node| node.thaw(now)).unwrap_or_default();
         for frame in kept {
@@ -479,7 +469,7 @@ impl World {
     }
 
     /// Both ends of a cable see it go or come.
-    pub fn set_link(&mut self, port: Port, up: bool) {
+    pub(crate) fn set_link(&mut self, port: Port, up: bool) {
         self.switch.set_link(port, up);
         match port.0.checked_sub(self.nodes.len()) {
             None => {
@@ -494,57 +484,6 @@ impl World {
         }
     }
 
-    /// The node's watch is made, with a first list.
-    pub fn connect_api(&mut self, node: usize) {
-        self.api_links.connect(node);
-        self.list(node);
-        self.tell_node(node);
-    }
-
-    fn list(&mut self, node: usize) {
-        let list = Told::List(self.api.list());
-        self.tell(node, list, 5, 60);
-    }
-
-    fn tell(&mut self, node: usize, told: Told, low: u64, high: u64) {
-        let at = self.now + self.dice.ms(low, high);
-        if let Some((at, session)) = self.api_links.send(node, at) {
-            self.schedule(at, Event::Api { node, session, told });
-        }
-    }
-
-    /// Tells a node about its own Node object.
-    pub fn tell_node(&mut self, node: usize) {
-        let told = Told::Node(self.api.node(node));
-        self.tell(node, told, 1, 30);
-    }
-
-    /// Tells every node what has become of an address.
-    pub fn tell_all(&mut self, vip: IpAddr) {
-        for node in 0..self.nodes.len() {
-            let told = match self.api.read(vip) {
-                Some(spec) => Told::Applied(spec),
-                None => Told::Deleted(vip),
-            };
-            self.tell(node, told, 1, 100);
-        }
-    }
-
-    fn report_later(&mut self, node: usize, vip: IpAddr) {
-        let at = self.now + self.dice.ms(20, 300);
-        self.schedule(at, Event::Status { node, vip });
-    }
-
-    /// The status writer: what is so now, lazily (rule B24).
-    fn write_status(&mut self, node: usize, vip: IpAddr) {
-        if self.api_links.is_up(node) && self.nodes.get(node).is_some_and(Node::speaks) {
-            self.api.report(vip, node, self.check.holds(vip, node));
-            if self.api.read(vip).is_some() {
-                self.tell_all(vip);
-            }
-        }
-    }
-
     fn name(&self, port: Port) -> String {
         match port.0.checked_sub(self.nodes.len()) {
             None => format!("n{}", port.0 + 1),
@@ -553,7 +492,7 @@ impl World {
     }
 
     /// A line of history about a node.
-    pub fn note(&mut self, node: usize, what: impl FnOnce() -> String) {
+    pub(crate) fn note(&mut self, node: usize, what: impl FnOnce() -> String) {
         let now = self.now;
         if let Some(state) = self.nodes.get(node) {
             self.trace.event(now, state.name.as_str(), what);
@@ -561,7 +500,7 @@ impl World {
     }
 
     /// A line of history about everybody.
-    pub fn note_world(&mut self, what: impl FnOnce() -> String) {
+    pub(crate) fn note_world(&mut self, what: impl FnOnce() -> String) {
         self.trace.event(self.now, "", what);
     }
 }
@@ -572,7 +511,7 @@ fn connected(nodes: &[Node], switch: &Switch, a: usize, b: usize) -> bool {
 }
 
 /// The n-th address: 10.0.1.1, fd00::1:1, 10.0.1.2, ...
-pub fn vip(n: usize) -> IpAddr {
+pub(crate) fn vip(n: usize) -> IpAddr {
     let number = u16::try_from(n / 2 + 1).unwrap_or(u16::MAX);
     let [high, low] = number.to_be_bytes();
     if n.is_multiple_of(2) {
