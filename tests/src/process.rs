@@ -96,22 +96,20 @@ impl Process {
         Ok(self.child().try_wait()?)
     }
 
-    /// Waits until it has ended by itself, and gives its exit status.
-    pub fn await_end(&self, patience: Duration) -> Result<ExitStatus> {
+    /// Waits until its output holds `words`.
+    pub fn await_words(&self, words: &str, patience: Duration) -> Result<()> {
         let begun = Instant::now();
-        loop {
-            if let Some(status) = self.exited()? {
-                return Ok(status);
-            }
+        while !std::fs::read_to_string(&self.log)?.contains(words) {
+            let what = &self.what;
             ensure!(
                 begun.elapsed() < patience,
-                "{} still runs after {patience:?}:\n{}",
-                self.what,
+                "{what} does not say {words:?} within {patience:?} but:\n{}",
                 self.last_words()
             );
-            // The standard library can wait for a child either without a limit or not at all.
+            // A file has no event that a plain read could wait for.
             std::thread::park_timeout(Duration::from_millis(10));
         }
+        Ok(())
     }
 
     /// The last lines it wrote: what an error message should show.
