@@ -34,6 +34,8 @@ pub struct Core {
     interfaces: Vec<Interface>,
     specs: BTreeMap<IpAddr, Placed>,
     segments: BTreeMap<u32, Segment>,
+    /// Interfaces that are on one segment with a lower one: they carry nothing (rule A52).
+    idle: Vec<u32>,
     /// A list that lost more than half came then.
     shrank: Option<Instant>,
     /// When the last turn began, and when the core was last called.
@@ -58,6 +60,7 @@ impl Core {
             interfaces: Vec::new(),
             specs: BTreeMap::new(),
             segments: BTreeMap::new(),
+            idle: Vec::new(),
             shrank: None,
             turned: None,
             called: now,
@@ -126,6 +129,7 @@ impl Core {
         for segment in self.segments.values_mut() {
             segment.handle_timeout(&mut self.cx);
         }
+        self.heed_idle();
         if self.leaving && !self.left && self.segments.values().all(Segment::has_left) {
             self.left = true;
             self.cx.event(Event::ShutdownComplete);
@@ -255,10 +259,20 @@ impl Core {
         }
     }
 
+    /// What an idle interface carried goes to the one that speaks, and back when that is gone (rule A52).
+    fn heed_idle(&mut self) {
+        let idle = |(ifindex, segment): (&u32, &Segment)| segment.idle_since.is_some().then_some(*ifindex);
+        if self.segments.iter().filter_map(idle).eq(self.idle.iter().copied()) {
+            return;
+        }
+        self.idle = self.segments.iter().filter_map(idle).collect();
+        self.place_all();
+    }
+
     /// Puts an address on its segment, or tells that segment what has changed.
     fn place_one(&mut self, vip: IpAddr) {
         let Some(placed) = self.specs.get_mut(&vip) else { return };
-        let on = place(&placed.spec, self.interfaces.iter());
+        let on = place(&placed.spec, usable(&self.interfaces, &self.idle));
         let before = std::mem::replace(&mut placed.on, on);
         let spec = Arc::clone(&placed.spec);
         if before != on
@@ -287,11 +301,11 @@ impl Core {
             Some(placed) if placed.spec.revision > spec.revision => return,
             Some(placed) => placed.spec = spec,
             None => {
-                self.specs.insert(vip, Placed { spec, on: None });
-                let placeless = place_of(&self.specs, vip, &self.interfaces).is_none();
+                let placeless = place(&spec, usable(&self.interfaces, &self.idle)).is_none();
                 if placeless && !self.interfaces.is_empty() {
                     self.cx.event(Event::NoInterface { vip });
                 }
+                self.specs.insert(vip, Placed { spec, on: None });
             }
         }
         self.place_one(vip);
@@ -329,8 +343,8 @@ impl Core {
     }
 }
 
-fn place_of(specs: &BTreeMap<IpAddr, Placed>, vip: IpAddr, interfaces: &[Interface]) -> Option<u32> {
-    place(&specs.get(&vip)?.spec, interfaces.iter())
+fn usable<'a>(interfaces: &'a [Interface], idle: &'a [u32]) -> impl Iterator<Item = &'a Interface> + Clone {
+    interfaces.iter().filter(|iface| !idle.contains(&iface.ifindex))
 }
 
 fn begin_segment<'a>(

@@ -32,6 +32,8 @@ pub(crate) struct Lan {
     /// Everything sent, for tests that look at it.
     pub(crate) frames: Vec<(Instant, usize, Vec<u8>)>,
     pub(crate) gateway: bool,
+    /// Hellos do not pass, everything else does (OVS port security, some access points).
+    pub(crate) hellos_filtered: bool,
     /// Of 1,000 deliveries so many are lost, each on its own.
     pub(crate) loss: u64,
     dice: u64,
@@ -119,6 +121,7 @@ impl Lan {
             log: Vec::new(),
             frames: Vec::new(),
             gateway: true,
+            hellos_filtered: false,
             loss: 0,
             dice: 1,
         };
@@ -237,7 +240,8 @@ impl Lan {
         let destination = MacAddr::from(<[u8; 6]>::try_from(&bytes[..6]).unwrap());
         for node in 0..self.nodes.len() {
             let mine = destination.is_multicast() || destination == mac(node);
-            let lost = self.roll() < self.loss;
+            let filtered = self.hellos_filtered && bytes[12..14] == [0x88, 0xb5];
+            let lost = self.roll() < self.loss || filtered;
             if node != from && mine && self.nodes[node].on && !self.nodes[node].cut && !lost {
                 self.turn(node, Some(bytes));
             }
