@@ -329,12 +329,12 @@ impl Allocator {
                 |address| service.request.wanted.as_ref().is_ok_and(|it| it.addresses.contains(address));
             all.min_by_key(|address| (!service.may_show(*address), !wanted(*address), *address))
         };
+        let kept = service.target.iter().any(|address| holds(&address));
         let of = |family| match service.target.of(family) {
             Some(address) if holds(&address) => Some(address),
-            // Lost, or nothing known yet.
-            Some(_) => any(family),
-            None if service.target.is_empty() => any(family),
-            None => None,
+            // It has a part of what it was to have, and is not to have this family.
+            None if kept => None,
+            _ => any(family),
         };
         Family::BOTH.into_iter().filter_map(of).collect()
     }

@@ -469,19 +469,17 @@ impl World {
 
     /// An address that a Service shows does not change unless its user asks.
     fn check_settled(&mut self, service: &ServiceRef, shown: Addresses, asks_for_more: bool) {
-        let story = self.story();
         let given_away = self.given_away.clone();
         let Some(api) = self.services.get_mut(service) else { return };
-        if asks_for_more {
-            api.settled = Addresses::default();
-        }
-        api.settled = api.settled.iter().filter(|address| !given_away.contains(address)).collect();
-        for address in api.settled.iter().filter(|address| api.request.families.has(Family::of(*address))) {
-            assert!(shown.contains(address), "{service} lost {address}, shows {shown}:\n{story}");
-        }
+        let must_stay = |address: &IpAddr| {
+            api.request.families.has(Family::of(*address)) && !given_away.contains(address) && !asks_for_more
+        };
+        let lost: Vec<_> =
+            api.settled.iter().filter(must_stay).filter(|address| !shown.contains(*address)).collect();
         let by_hand = &api.by_hand;
         let counts = |address: &IpAddr| !by_hand.contains(address) && !given_away.contains(address);
         api.settled = shown.iter().filter(counts).collect();
+        assert!(lost.is_empty(), "{service} lost {lost:?}, shows {shown}:\n{}", self.story());
     }
 
     /// The history so far.
