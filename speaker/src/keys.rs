@@ -1,4 +1,6 @@
 //! The cluster's id and the hello keys, as files of a directory: the Secret `herald-hello`, mounted.
+//!
+//! Read once, at the start: a key that is added later is used after a restart.
 
 use std::{
     fs, io,

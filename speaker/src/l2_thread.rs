@@ -71,7 +71,10 @@ pub fn spawn(parts: Parts) -> anyhow::Result<()> {
     let groups = groups::spawn()?;
     std::thread::Builder::new().name("l2".to_owned()).stack_size(512 * 1024).spawn(move || {
         if let Priority::Ordinary(error) = priority::raise() {
-            tracing::debug!(%error, "the L2 thread runs at ordinary priority");
+            tracing::info!(
+                %error,
+                "the L2 thread runs at ordinary priority: on a busy node it may be late; the capability SYS_NICE lets it run in time"
+            );
         }
         let mut l2 = L2::new(parts, interfaces, groups);
         let result = l2.run();

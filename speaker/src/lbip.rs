@@ -47,6 +47,9 @@ struct LeanAnnounce {
 struct LeanStatus {
     #[serde(default)]
     holders: Vec<LeanHolder>,
+    /// As they are: whoever writes the list anew has to keep the others'.
+    #[serde(default)]
+    conditions: Vec<serde_json::Value>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -119,6 +122,14 @@ impl LeanLbip {
     /// The nodes in `status.holders`, in order.
     pub fn holders(&self) -> impl Iterator<Item = &str> {
         self.entries().map(|holder| holder.node.as_str())
+    }
+
+    /// The conditions other than `Conflict`, if that is among them.
+    pub fn conditions_without_conflict(&self) -> Option<Vec<serde_json::Value>> {
+        let conditions = &self.status.as_ref()?.as_ref().ok()?.conditions;
+        let other = |condition: &&serde_json::Value| condition["type"] != "Conflict";
+        let others: Vec<_> = conditions.iter().filter(other).cloned().collect();
+        (others.len() < conditions.len()).then_some(others)
     }
 
     fn entries(&self) -> impl Iterator<Item = &LeanHolder> {

@@ -15,14 +15,14 @@ use herald_runtime::{
 };
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::{Api, Client, runtime::watcher};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use crate::{
     lbip::{Lbip, LeanLbip, Nameless, SeenEntry, Specs},
     link::{Command, Controls, Report, Reports, Wake},
     metrics::Transitions,
     node::LeanNode,
-    status::{Came, EARLIER_LIFE, Entry, Foreign},
+    status::{Came, EARLIER_LIFE, Entry, Foreign, Plan},
     writer::Board,
 };
 
@@ -67,6 +67,9 @@ pub struct Observer<W> {
     node_id: NodeId,
     node_state: NodeState,
     settled_at: Instant,
+    settled: bool,
+    /// Interfaces without a socket.
+    closed: Vec<Arc<str>>,
     /// When a shrunken list is to be confirmed.
     confirm_at: Option<Instant>,
 }
@@ -118,6 +121,8 @@ impl<W: Wake> Observer<W> {
             node_id: parts.node_id,
             node_state: parts.node_state,
             settled_at: Instant::now() + EARLIER_LIFE,
+            settled: false,
+            closed: Vec::new(),
             confirm_at: None,
         }
     }
@@ -140,6 +145,10 @@ impl<W: Wake> Observer<W> {
                 }
                 Some(change) = self.lbips.next(), if !stopping => self.lbip(change).await,
                 Some(change) = self.nodes.next(), if !stopping => self.node(change).await,
+                () = sleep_until(self.settled_at), if !self.settled => {
+                    self.settled = true;
+                    self.board.update(Plan::settle);
+                }
                 () = until(confirm_at) => {
                     self.confirm_at = None;
                     tracing::info!("listing LoadBalancerIPs a second time");
@@ -150,8 +159,7 @@ impl<W: Wake> Observer<W> {
     }
 
     async fn lbip(&mut self, change: Change<Result<Lbip, Nameless>>) {
-        let settled = Instant::now() >= self.settled_at;
-        let (specs, board) = (&mut self.specs, &self.board);
+        let (specs, board, settled) = (&mut self.specs, &self.board, self.settled);
         let seen =
             |vip: IpAddr, entry: Option<&SeenEntry>| board.update(|plan| plan.seen(vip, entry, settled));
         match &change {
@@ -220,8 +228,12 @@ impl<W: Wake> Observer<W> {
                 });
             }
             Report::Listening(interface) => tracing::info!(%interface, "listening on interface"),
-            Report::Closed(failed) if failed.is_empty() => self.readiness.ready(SOCKETS),
+            Report::Closed(failed) if failed.is_empty() => {
+                self.closed.clear();
+                self.readiness.ready(SOCKETS);
+            }
             Report::Closed(failed) => {
+                self.closed = failed.iter().map(|(name, _)| Arc::clone(name)).collect();
                 let lines: Vec<String> = failed.iter().map(|(name, why)| format!("{name}: {why}")).collect();
                 let lines = lines.join("; ");
                 tracing::error!("can't use every interface: {lines}");
@@ -273,6 +285,9 @@ impl<W: Wake> Observer<W> {
                 );
                 self.confirm_at = Some(Instant::now() + CONFIRM_LIST_AFTER);
             }
+            Event::Active { .. } if self.closed.contains(interface) => {
+                tracing::warn!(%interface, "holding nothing on this interface until its socket can be opened");
+            }
             other => log(&other, interface),
         }
     }
@@ -280,7 +295,7 @@ impl<W: Wake> Observer<W> {
 
 async fn until(instant: Option<Instant>) {
     match instant {
-        Some(instant) => tokio::time::sleep_until(instant).await,
+        Some(instant) => sleep_until(instant).await,
         None => std::future::pending().await,
     }
 }

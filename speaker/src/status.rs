@@ -112,6 +112,8 @@ pub struct Plan {
     queue: BTreeMap<u64, IpAddr>,
     queued: HashMap<IpAddr, u64>,
     sequence: u64,
+    /// Entries of this node's earlier life, seen and left alone so far.
+    earlier: HashSet<IpAddr>,
 }
 
 impl Plan {
@@ -132,9 +134,10 @@ impl Plan {
     /// Somebody outside the cluster answers for `vip`.
     pub fn conflict(&mut self, vip: IpAddr, foreign: Foreign) {
         let desired = self.desired.entry(vip).or_default();
-        let news = desired.foreign.as_ref().is_none_or(|known| known.mac != foreign.mac);
-        desired.foreign = Some(foreign);
+        // The first stranger stands for all until it is over: who forges frames can't make us write by each.
+        let news = desired.foreign.is_none();
         if news {
+            desired.foreign = Some(foreign);
             self.conflict_news.insert(vip);
             self.enqueue(vip);
         }
@@ -178,6 +181,11 @@ impl Plan {
     /// `settled`: this process runs for longer than [`EARLIER_LIFE`].
     pub fn seen(&mut self, vip: IpAddr, own_entry: Option<&SeenEntry>, settled: bool) {
         let held = self.desired.get(&vip).and_then(|desired| desired.entry.as_ref());
+        if held.is_none() && own_entry.is_some() && !settled {
+            self.earlier.insert(vip);
+        } else {
+            self.earlier.remove(&vip);
+        }
         let agrees = match (held, own_entry) {
             (Some(entry), Some(seen)) => entry.matches(seen),
             (Some(_), None) => false,
@@ -190,8 +198,19 @@ impl Plan {
         }
     }
 
+    /// [`EARLIER_LIFE`] is over: what this node held then and does not hold now is taken back.
+    pub fn settle(&mut self) {
+        for vip in std::mem::take(&mut self.earlier) {
+            let held = self.desired.get(&vip).is_some_and(|desired| desired.entry.is_some());
+            if !held && !self.queued.contains_key(&vip) {
+                self.enqueue(vip);
+            }
+        }
+    }
+
     /// The object is gone and with it whatever was to be written.
     pub fn deleted(&mut self, vip: IpAddr) {
+        self.earlier.remove(&vip);
         self.unqueue(vip);
         self.claims.remove(&vip);
         self.conflict_news.remove(&vip);
@@ -343,13 +362,19 @@ mod tests {
         let mut plan = Plan::default();
         let old = SeenEntry { interface: "eth0".to_owned(), mac: "02:00:00:00:00:01".to_owned() };
         plan.seen(vip(1), Some(&old), false);
+        plan.seen(vip(2), Some(&old), false);
         assert_eq!(plan.waiting(), 0);
+        plan.claimed(vip(2), entry(1), Came::First);
+        plan.newest().unwrap();
+        plan.settle();
+        assert_eq!(plan.newest().map(|write| (write.vip, write.desired)), Some((vip(1), Desired::default())));
+        assert_eq!(plan.newest(), None, "what is held again stays");
         plan.seen(vip(1), Some(&old), true);
         assert_eq!(plan.newest().unwrap().desired, Desired::default());
     }
 
     #[test]
-    fn a_conflict_is_news_once_and_goes_when_it_is_over() {
+    fn a_conflict_is_news_once_whoever_it_is_with_and_goes_when_it_is_over() {
         let mut plan = Plan::default();
         let foreign = Foreign {
             mac: MacAddr::new(2, 0, 0, 0, 0, 9),
@@ -359,7 +384,8 @@ mod tests {
         };
         plan.conflict(vip(1), foreign.clone());
         assert!(plan.newest().unwrap().news_of_conflict);
-        plan.conflict(vip(1), foreign);
+        plan.conflict(vip(1), foreign.clone());
+        plan.conflict(vip(1), Foreign { mac: MacAddr::new(2, 0, 0, 0, 0, 8), ..foreign });
         assert_eq!(plan.waiting(), 0);
         plan.conflict_over(vip(1));
         assert_eq!(plan.newest().unwrap().desired, Desired::default());

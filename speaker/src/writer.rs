@@ -179,7 +179,8 @@ impl Writer {
         let mut object = self.apply(&name, write).await?;
         let others: Vec<String> =
             object.holders().filter(|holder| *holder != self.node).map(str::to_owned).collect();
-        if write.claim.is_some() && !others.is_empty() {
+        let settled = write.desired.foreign.is_none() && object.conditions_without_conflict().is_some();
+        if write.claim.is_some() && (settled || !others.is_empty()) {
             object = self.supersede(&name, write, object).await?;
         }
         if let Some(came) = &write.claim {
@@ -236,15 +237,19 @@ impl Writer {
         })
     }
 
-    /// Removes the other nodes' entries, provided that nothing was written since `object` was read.
+    /// Removes the other nodes' entries, and a conflict that one of them wrote down and this node, which has just
+    /// claimed the address, does not see; provided that nothing was written since `object` was read.
     async fn supersede(&mut self, name: &str, write: &Write, object: LeanLbip) -> Result<LeanLbip, Failure> {
         let mut object = object;
         let mine: Vec<_> = write.desired.entry.iter().map(|entry| entry.to_holder(&self.node)).collect();
         for _ in 0..ATTEMPTS {
-            let body = json!({
-                "metadata": {"resourceVersion": object.resource_version()},
-                "status": {"holders": mine},
-            });
+            let mut status = serde_json::Map::from_iter([("holders".to_owned(), json!(mine))]);
+            if write.desired.foreign.is_none()
+                && let Some(conditions) = object.conditions_without_conflict()
+            {
+                status.insert("conditions".to_owned(), json!(conditions));
+            }
+            let body = json!({"metadata": {"resourceVersion": object.resource_version()}, "status": status});
             let params = PatchParams { field_manager: Some(self.manager.clone()), ..PatchParams::default() };
             self.pace.turn().await;
             match limited(self.lbips.patch_status(name, &params, &Patch::Merge(body))).await {

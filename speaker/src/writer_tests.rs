@@ -136,6 +136,16 @@ async fn a_removal_that_met_another_write_looks_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_claim_takes_back_a_conflict_that_an_earlier_holder_wrote_down() {
+    let (status, mut conflict) = object("5", &["n1"]);
+    conflict["status"]["conditions"] = json!([{"type": "Conflict"}, {"type": "Announced"}]);
+    let server = Server::new(vec![(status, conflict), object("6", &["n1"]), (201, json!({"metadata": {}}))]);
+    let seen = server.serve(&claimed(Came::First)).await;
+    assert_eq!(seen[1].1["status"]["conditions"], json!([{"type": "Announced"}]));
+    assert_eq!(nodes(&seen[1].1), ["n1"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_release_leaves_the_own_entry_out_and_tells_nobody() {
     let board = claimed(Came::First);
     board.update(|plan| plan.released(vip()));
