@@ -214,15 +214,17 @@ impl Segment {
         let (now, ifindex) = (cx.now, self.ifindex());
         let vip = self.vips.get(id)?.addr;
         let watch = self.watch(id)?;
-        let known = watch.conflict.filter(|conflict| conflict.mac == mac);
+        let before = watch.conflict;
+        let known = before.filter(|conflict| conflict.mac == mac);
         let conflict = Conflict {
             mac,
             first: known.map_or(now, |conflict| conflict.first),
             last: now,
-            defended: watch.conflict.and_then(|conflict| conflict.defended),
+            defended: before.and_then(|conflict| conflict.defended),
         };
         watch.conflict = Some(conflict);
-        if known.is_none() {
+        // Frames forged with ever new MAC addresses tell nothing new: no event for each of them.
+        if before.is_none_or(|before| before.mac != mac && now.since(before.first) >= DEFEND_EVERY) {
             cx.event(Event::Conflict { vip, ifindex, mac, held });
         }
         self.vips.set_due(id, Some(now + OVER_AFTER));
