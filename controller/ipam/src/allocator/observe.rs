@@ -77,10 +77,11 @@ impl Allocator {
 
     fn unlisted(&mut self, address: IpAddr, share: &Share, record: Option<&AddressRecord>) {
         let owner = &share.owner;
-        let wants = self
-            .services
-            .get(&owner.service)
-            .is_some_and(|service| service.request.owner == *owner && service.target.contains(address));
+        // What its status shows stays recorded until the status shows something else.
+        let wants = self.services.get(&owner.service).is_some_and(|service| {
+            let counts = service.target.contains(address) || service.may_show(address);
+            service.request.owner == *owner && counts
+        });
         let vacant = record.is_none_or(|record| {
             let reserved = record.claim.as_ref().is_some_and(|claim| *claim != owner.service);
             record.services.is_empty() && !record.terminating && !reserved

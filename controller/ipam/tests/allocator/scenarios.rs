@@ -550,3 +550,20 @@ fn who_waits_for_a_release_only_is_not_told_of_a_failure() {
     world.settle();
     assert_eq!(world.shown("a"), ["10.0.0.5"]);
 }
+
+#[test]
+fn a_record_deleted_while_its_service_moves_is_made_again() {
+    let mut world = settled(&[pool("p", &["10.0.0.1-10.0.0.9"]), pool("q", &["10.1.0.1"])]);
+    world.create_service("a", 1, V4, from_pool("p"));
+    world.settle();
+    world.ask("a", V4, from_pool("q"));
+    world.deliver(SERVICES);
+    assert!(matches!(world.jobs.as_slice(), [Output::Take(_)]), "{:?}", world.jobs);
+    // The new address is taken by somebody else, and the old one's record is deleted.
+    world.reserve(ip("10.1.0.1"), "other");
+    world.delete_lbip(ip("10.0.0.1"));
+    world.settle();
+    assert_eq!(world.shown("a"), ["10.0.0.1"]);
+    assert!(world.lbips.contains_key(&ip("10.0.0.1")), "{}", world.story());
+    assert!(world.refusal("a").contains("'q' has no free IPv4 address"), "{}", world.refusal("a"));
+}
