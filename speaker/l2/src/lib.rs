@@ -19,7 +19,7 @@
 //! | `proof` | 25, 26 | two-way proof, mute |
 //! | `ownership` | 28-36, 41, 42 | pure decisions over plain data |
 //! | `announce` | 37-39, 46 | announcing, paced by the governor |
-//! | `answer` | FACTS of RFC 826, 4861, 4862 | ARP and NS, the hot path |
+//! | `answer` | (RFC 826, 4861, 4862) | ARP and NS, the hot path |
 //! | `conflict` | 33 (probes), 47 | foreign owners |
 //! | `alone` | 35, 48, 49 | nobody else heard |
 //!
@@ -42,9 +42,11 @@
 //!   returns `None`. Answers to clients are among them, so drain before handling the next burst of frames.
 //! - After every call that takes `now`, [`Core::poll_timeout`] may have changed. It only says when
 //!   [`Core::handle_timeout`] is next needed; calling that early or often does no harm.
-//! - [`Core::begin_turn`] comes first in each turn, before any frame that queued up is read. The timeouts are at most
-//!   50 ms apart while any segment exists; a turn that starts more than 120 ms after the last one means that this
-//!   process was stopped, and what it believes is stale (rule A24).
+//! - [`Core::begin_turn`] comes first in each turn, before any frame that queued up is read. Timeouts are at most h
+//!   (40 ms, fast profile 8 ms) apart while any segment exists; a turn that begins more than 3h after the core was last
+//!   called means that this process was stopped, and what it believes is stale (rule A24). Keep turns short all the
+//!   same: what the core does not send while the driver is busy, peers count as silence.
+//! - After [`Event::ListShrank`], list again in 10 s and hand that in as [`Input::SpecsReplaced`] (rule A42).
 //! - `now` never goes back; an earlier one is taken for the latest seen.
 
 mod alone;
