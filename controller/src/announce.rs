@@ -32,6 +32,8 @@ pub struct About<'a> {
     pub service_labels: &'a Labels,
     /// With `externalTrafficPolicy: Local`, the nodes where the Service has endpoints; no other can answer.
     pub endpoints: Option<&'a BTreeSet<String>>,
+    /// Whether every node asks not to announce ([`all_excluded`]).
+    pub ignore_node_exclusion: bool,
 }
 
 /// Where the address may be announced by layer 2. A pool that no advertisement selects is announced from every node.
@@ -48,7 +50,7 @@ pub fn l2(about: About<'_>, of_pool: &[&Meaning], nodes: &Nodes, before: &[Strin
         interfaces: interfaces(&chosen),
         preferred: preferred(&chosen, nodes, about.endpoints),
         conflict_detection: about.conflict_detection,
-        ignore_node_exclusion: all_excluded(nodes),
+        ignore_node_exclusion: about.ignore_node_exclusion,
     }
 }
 
@@ -135,6 +137,7 @@ mod tests {
             conflict_detection: ConflictDetection::Enabled,
             service_labels: &labels(&[("app", "web")]),
             endpoints: None,
+            ignore_node_exclusion: all_excluded(nodes),
         };
         l2(about, &advertisements.iter().collect::<Vec<_>>(), nodes, before)
     }
@@ -208,6 +211,7 @@ mod tests {
                 conflict_detection: ConflictDetection::Enabled,
                 service_labels: &Labels::new(),
                 endpoints: Some(&endpoints.iter().map(|name| (*name).to_owned()).collect()),
+                ignore_node_exclusion: false,
             };
             let set = l2(about, &advertisements.iter().collect::<Vec<_>>(), &three_nodes(), &[]).nodes;
             assert_eq!(set.mode, NodeMode::Listed);

@@ -1,6 +1,6 @@
 //! LoadBalancerIPs: carrying out what the allocator says of them, and keeping what they say up to date.
 
-use std::{net::IpAddr, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use herald_crds::L2Announce;
 use herald_ipam::{Input, Labels, List, Owner, PoolName, Release, ReleaseResult, Take, TakeResult, Version};
@@ -39,9 +39,9 @@ impl Core {
         match change {
             Change::Replaced(list) => {
                 self.index.released.clear();
-                let mut missing: Vec<IpAddr> = self.index.addresses.keys().copied().collect();
+                let mut missing: BTreeSet<IpAddr> = self.index.addresses.keys().copied().collect();
                 for address in list {
-                    missing.retain(|known| *known != address.address);
+                    missing.remove(&address.address);
                     self.address_seen(address);
                 }
                 for address in missing {
@@ -216,6 +216,7 @@ impl Core {
             conflict_detection: known.map(|pool| pool.spec.conflict_detection).unwrap_or_default(),
             service_labels: service.map_or(&none, |service| &service.labels),
             endpoints: endpoints.as_ref(),
+            ignore_node_exclusion: self.index.all_nodes_excluded,
         };
         Some(announce::l2(about, &meanings, nodes, listed))
     }

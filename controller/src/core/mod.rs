@@ -287,7 +287,6 @@ impl Core {
     }
 
     fn nodes_changed(&mut self, change: Change<Labelled>) {
-        let excluded_before = self.index.nodes.as_ref().is_some_and(announce::all_excluded);
         let nodes = self.index.nodes.get_or_insert_default();
         let changed = match change {
             Change::Replaced(list) => {
@@ -298,8 +297,8 @@ impl Core {
             Change::Deleted(Labelled { name, .. }) => nodes.remove(&name).is_some(),
         };
         if changed {
-            let excluded = self.index.nodes.as_ref().is_some_and(announce::all_excluded);
-            if excluded != excluded_before {
+            let excluded = announce::all_excluded(nodes);
+            if std::mem::replace(&mut self.index.all_nodes_excluded, excluded) != excluded {
                 let pools: Vec<PoolName> = self.index.pools.keys().cloned().collect();
                 for pool in pools {
                     self.gather(Wake::Pool(pool));

@@ -8,7 +8,6 @@ use herald_runtime::watch::Change;
 
 use super::{Core, Wake};
 use crate::{
-    announce,
     conditions::{are_shown, condition},
     job::Job,
     objects::{pool::Pool, selector::SelectorError},
@@ -113,14 +112,13 @@ impl Core {
     pub(super) fn check_pool(&mut self, name: &PoolName) {
         let open = self.ipam.is_open();
         let now = self.now.wall;
-        let all_nodes_excluded = self.index.nodes.as_ref().is_some_and(announce::all_excluded);
         let (Some(work), Some(pool)) = (self.pools.get_mut(name), self.index.pools.get(name)) else { return };
         if work.busy || !open {
             self.gather(Wake::Pool(name.clone()));
             return;
         }
         let status = pool.status.clone().unwrap_or_default();
-        let ready = PoolReady::of(&work.status, work.selector.as_ref(), all_nodes_excluded);
+        let ready = PoolReady::of(&work.status, work.selector.as_ref(), self.index.all_nodes_excluded);
         let ready = condition(READY, &ready, pool.generation, &status.conditions, now);
         let counts = &work.status.counts;
         let wanted = IPAddressPoolStatus {

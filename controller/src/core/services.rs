@@ -1,6 +1,7 @@
 //! Services: what their status should say, and writing it only when it says something else.
 
 use std::{
+    collections::BTreeSet,
     net::IpAddr,
     time::{Duration, Instant},
 };
@@ -84,15 +85,13 @@ impl Core {
     pub(super) fn services_changed(&mut self, change: Change<Service>) {
         match change {
             Change::Replaced(list) => {
-                let mut missing: Vec<ServiceRef> = self.index.services.keys().cloned().collect();
-                let mut seen = std::collections::BTreeSet::new();
+                let mut missing: BTreeSet<ServiceRef> = self.index.services.keys().cloned().collect();
                 for service in list {
                     if self.is_ours(&service) {
-                        seen.insert(service.owner.service.clone());
+                        missing.remove(&service.owner.service);
                     }
                     self.service_seen(service);
                 }
-                missing.retain(|service| !seen.contains(service));
                 for service in missing {
                     self.service_gone(&service);
                 }

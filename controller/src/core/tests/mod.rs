@@ -49,11 +49,11 @@ fn a_restart_with_everything_assigned_writes_nothing() {
     world.service("wrong", &json!({"metallb.io/address-pool": "nope"}), &json!({}));
     world.advertisement("ad", &json!({"nodeSelectors": [{"matchLabels": {"node": "n2"}}]}));
     world.held_by("10.0.0.0", Some("n2"));
-    world.pass(Duration::from_secs(60));
+    world.pass(Duration::from_mins(1));
     assert_eq!(world.shows("dual"), ["fd00::", "10.0.0.1"], "the primary family first");
     for _ in 0..2 {
         world.restart();
-        world.pass(Duration::from_secs(60));
+        world.pass(Duration::from_mins(1));
         assert_eq!(world.writes, Vec::<&str>::new());
         assert!(world.events.is_empty());
     }

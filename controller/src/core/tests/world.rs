@@ -387,7 +387,11 @@ impl World {
             for address in service.shown().into_iter().filter(|_| !self.rivals.contains_key(name)) {
                 assert!(seen.insert(address), "{address} stands on two Services");
                 let users = &self.addresses[&address].object.spec.services;
-                assert_eq!(users.iter().map(owner).collect::<Vec<_>>(), [service.owner.clone()], "{address}");
+                assert_eq!(
+                    users.iter().map(owner).collect::<Vec<_>>(),
+                    std::slice::from_ref(&service.owner),
+                    "{address}"
+                );
             }
         }
     }
