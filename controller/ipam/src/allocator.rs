@@ -1,13 +1,14 @@
 //! The allocator: takes inputs, says outputs, holds the only copy of who has which address.
 //!
-//! Here: what changes the world (pools, namespaces, Services), and carrying out what [`crate::plan`] decides.
-//! `allocator/observe.rs` reads LoadBalancerIPs, `allocator/results.rs` the results of writes.
+//! Here: carrying out what [`crate::plan`] decides. `allocator/watched.rs` learns of pools, namespaces and Services
+//! and opens the gate, `allocator/observe.rs` reads LoadBalancerIPs, `allocator/results.rs` the results of writes.
 //!
 //! Holds between two calls of `handle`, once open: every Service has been planned for since the last thing that
 //! concerns it changed; every share of an owner nobody knows is being given back or was declined.
 
 mod observe;
 mod results;
+mod watched;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -18,9 +19,8 @@ use crate::plan::{Plan, Situation};
 use crate::service::Service;
 use crate::waiting::{Rank, Wait, Waiting};
 use crate::{
-    AddressNo, Addresses, Family, Input, Labels, List, Output, Owner, PoolName, PoolSpec, PoolStatus,
-    Publication, ReclaimPolicy, Refusal, Release, ReleaseThen, ReleaseWhen, ServiceRef, ServiceRequest, Take,
-    TakeHow,
+    AddressNo, Addresses, Family, Input, Labels, List, Output, Owner, PoolName, PoolStatus, Publication,
+    ReclaimPolicy, Refusal, Release, ReleaseThen, ReleaseWhen, ServiceRef, Take, TakeHow,
 };
 
 /// The allocator core.
@@ -110,123 +110,6 @@ impl Allocator {
     pub fn services(&self) -> (usize, usize) {
         let without = self.services.values().filter(|service| service.target.is_empty()).count();
         (self.services.len(), without)
-    }
-}
-
-/// What the watches tell of pools, namespaces and Services.
-impl Allocator {
-    fn pool_applied(&mut self, spec: PoolSpec) {
-        if !self.is_open() {
-            self.ledger.pools.note(spec);
-            return;
-        }
-        let name = spec.name.clone();
-        if let Some(changed) = self.ledger.pools.apply(spec) {
-            self.pools_changed(name, &changed);
-        }
-    }
-
-    fn pool_deleted(&mut self, name: &PoolName) {
-        let changed = self.ledger.pools.delete(name);
-        if self.is_open() {
-            self.pools_changed(name.clone(), &changed);
-        }
-    }
-
-    fn pools_changed(&mut self, cause: PoolName, changed: &BTreeSet<PoolName>) {
-        self.ledger.touch(cause);
-        self.ledger.reindex(changed);
-        self.all_due();
-    }
-
-    fn namespace_changed(&mut self, name: String, labels: Option<Labels>) {
-        if labels.as_ref() == self.namespaces.get(&name) {
-            return;
-        }
-        let inside = ServiceRef::new(&name, "");
-        let services = self.services.range(inside..).map(|(_, service)| service);
-        let inside = services.take_while(|service| *service.request.owner.service.namespace == *name);
-        self.due.extend(inside.map(Service::rank));
-        match labels {
-            Some(labels) => self.namespaces.insert(name, labels),
-            None => self.namespaces.remove(&name),
-        };
-    }
-
-    fn service_applied(&mut self, request: ServiceRequest) {
-        let owner = request.owner.clone();
-        let known = self.services.get_mut(&owner.service);
-        match known {
-            Some(known) if known.request.owner == owner => {
-                if request.version < known.request.version {
-                    return;
-                }
-                known.renew(request);
-            }
-            other => {
-                if other.is_some() {
-                    self.service_deleted(&owner.service);
-                }
-                let publishing = self.orphaned.remove(&owner);
-                self.services.insert(owner.service.clone(), Service::new(request, publishing));
-            }
-        }
-        if self.is_open() {
-            self.keep_for(&owner);
-            self.is_due(&owner.service);
-        }
-    }
-
-    fn service_deleted(&mut self, service: &ServiceRef) {
-        if let Some(gone) = self.services.remove(service) {
-            if let Some((rank, waits)) = &gone.waits {
-                self.waiting.remove(waits, rank);
-            }
-            self.orphaned.extend(gone.into_unfinished());
-        }
-        self.refused_services.remove(service);
-        if self.is_open() {
-            for owner in self.ledger.owners_named(service) {
-                self.give_back_all(&owner);
-            }
-        }
-    }
-
-    fn list_synced(&mut self, list: List) {
-        let was_open = self.is_open();
-        self.synced.insert(list);
-        if was_open && list == List::Services {
-            // A Service that came and went between two lists is never told of as deleted.
-            let unknown: Vec<_> =
-                self.ledger.owners().filter(|owner| !self.is_known(owner)).cloned().collect();
-            for owner in &unknown {
-                self.give_back_all(owner);
-            }
-        } else if !was_open && self.is_open() {
-            self.open();
-        }
-    }
-
-    /// Everything is there: adopt what exists, then serve explicit requests, then the rest, oldest first.
-    fn open(&mut self) {
-        let changed = self.ledger.pools.enforce_noted();
-        self.ledger.reindex(&changed);
-        let names: Vec<_> = self.ledger.pools.names().cloned().collect();
-        for name in names {
-            self.ledger.touch(name);
-        }
-        for address in self.ledger.addresses() {
-            self.reconcile(address);
-        }
-        self.due.clear();
-        let has: Vec<_> =
-            self.services.iter().map(|(name, it)| (name.clone(), self.possessions(it))).collect();
-        for (name, has) in has {
-            if let Some(service) = self.services.get_mut(&name) {
-                service.target = has;
-            }
-        }
-        self.all_due();
     }
 }
 

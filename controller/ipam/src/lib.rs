@@ -9,7 +9,7 @@
 //! writer ─── TakeDone, PublishDone, ReleaseDone ─────────────────────▶ └───────────┘ ── Pool ──────────────────▶ status
 //! ```
 //!
-//! What always holds (rules B1 to B25 of docs/protocol.md, `docs/` on allocation):
+//! What always holds (part B of docs/protocol.md):
 //! - an address has one owner at a time, from before the write that takes it until its release is confirmed;
 //! - nothing is given out before every list is there; then what exists is adopted, then explicit requests are
 //!   served, then the rest, oldest first: the same inputs give the same outputs, in whatever order they arrived;

@@ -107,3 +107,75 @@ impl Requirement {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(pairs: &[(&str, &str)]) -> Labels {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn selector(pairs: &[(&str, &str)]) -> Selector {
+        Selector { labels: labels(pairs), expressions: Vec::new() }
+    }
+
+    #[test]
+    fn label_selectors_mean_what_they_mean_in_kubernetes() {
+        let have = labels(&[("tier", "web"), ("team", "a")]);
+        let values = || vec!["web".to_owned(), "db".to_owned()];
+        for (key, operator, matches) in [
+            ("tier", Operator::In(values()), true),
+            ("team", Operator::In(values()), false),
+            ("none", Operator::In(values()), false),
+            ("tier", Operator::NotIn(values()), false),
+            ("team", Operator::NotIn(values()), true),
+            ("none", Operator::NotIn(values()), true),
+            ("tier", Operator::Exists, true),
+            ("none", Operator::Exists, false),
+            ("tier", Operator::DoesNotExist, false),
+            ("none", Operator::DoesNotExist, true),
+        ] {
+            let expressions = vec![Requirement { key: key.into(), operator }];
+            let selector = Selector { labels: labels(&[("tier", "web")]), expressions };
+            assert_eq!(selector.matches(&have), matches, "{selector:?}");
+        }
+        assert!(Selector::default().matches(&have), "the empty selector matches everything");
+        assert!(!selector(&[("tier", "db")]).matches(&have));
+    }
+
+    #[test]
+    fn a_pool_is_closed_to_whom_its_restrictions_do_not_name() {
+        let shop = || vec!["shop".to_owned()];
+        let gold = || vec![selector(&[("class", "gold")])];
+        let web = || vec![selector(&[("tier", "web")])];
+        let named = ServiceAllocation { namespaces: shop(), ..Default::default() };
+        let selected = ServiceAllocation { namespace_selectors: gold(), ..Default::default() };
+        let either =
+            ServiceAllocation { namespaces: shop(), namespace_selectors: gold(), ..Default::default() };
+        let services = ServiceAllocation { service_selectors: web(), ..Default::default() };
+        let both = ServiceAllocation { namespaces: shop(), service_selectors: web(), ..Default::default() };
+        let gold = labels(&[("class", "gold")]);
+        let web = labels(&[("tier", "web")]);
+        let none = Labels::new();
+        for (allocation, namespace, namespace_labels, labels, admits) in [
+            (&ServiceAllocation::default(), "any", None, &none, true),
+            (&named, "shop", None, &none, true),
+            (&named, "other", Some(&gold), &none, false),
+            (&selected, "shop", Some(&gold), &none, true),
+            (&selected, "shop", Some(&none), &none, false),
+            (&selected, "shop", None, &none, false),
+            (&either, "shop", Some(&none), &none, true),
+            (&either, "other", Some(&gold), &none, true),
+            (&either, "other", Some(&none), &none, false),
+            (&services, "any", None, &web, true),
+            (&services, "any", None, &none, false),
+            (&both, "shop", None, &none, false),
+            (&both, "other", None, &web, false),
+            (&both, "shop", None, &web, true),
+        ] {
+            let says = allocation.admits(namespace, namespace_labels, labels);
+            assert_eq!(says.is_ok(), admits, "{allocation:?} {namespace} {namespace_labels:?} {labels:?}");
+        }
+    }
+}

@@ -251,3 +251,63 @@ fn parse_list(field: &str, text: &str) -> Result<Addresses, RequestError> {
     }
     Ok(addresses)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(annotations: &[(&str, &str)], load_balancer_ip: Option<&str>) -> Result<String, String> {
+        let annotations = annotations.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
+        let wanted = Wanted::parse(&annotations, load_balancer_ip).map_err(|error| error.to_string())?;
+        let pool = wanted.pool.map(|pool| format!(" of {pool}")).unwrap_or_default();
+        Ok(format!("{}{pool}", wanted.addresses))
+    }
+
+    #[test]
+    fn all_three_prefixes_are_read_and_ours_wins() {
+        let ours = ("heraldlb.io/loadBalancerIPs", "10.0.0.1");
+        let new = ("metallb.io/loadBalancerIPs", "10.0.0.2");
+        let old = ("metallb.universe.tf/loadBalancerIPs", "10.0.0.3");
+        for (annotations, meaning) in [
+            (&[old][..], "10.0.0.3"),
+            (&[old, new], "10.0.0.2"),
+            (&[old, new, ours], "10.0.0.1"),
+            (&[("metallb.universe.tf/address-pool", "lan")], " of lan"),
+            (&[("metallb.io/address-pool", "b"), ("heraldlb.io/address-pool", " a "), old], "10.0.0.3 of a"),
+            (&[("heraldlb.io/loadBalancerIPs", " fd00::1 , 10.0.0.1 ")], "10.0.0.1, fd00::1"),
+            (&[("example.com/loadBalancerIPs", "10.0.0.1")], ""),
+        ] {
+            assert_eq!(parse(annotations, None).as_deref(), Ok(meaning), "{annotations:?}");
+        }
+    }
+
+    #[test]
+    fn the_deprecated_field_counts_and_must_not_contradict() {
+        assert_eq!(parse(&[], Some("10.0.0.1")).as_deref(), Ok("10.0.0.1"));
+        assert_eq!(parse(&[], Some("")).as_deref(), Ok(""));
+        let both = [("metallb.io/loadBalancerIPs", "10.0.0.1,fd00::1")];
+        assert_eq!(parse(&both, Some("10.0.0.1")).as_deref(), Ok("10.0.0.1, fd00::1"));
+        let error = parse(&both, Some("10.0.0.2")).unwrap_err();
+        let wanted =
+            "metallb.io/loadBalancerIPs asks for 10.0.0.1,fd00::1, but spec.loadBalancerIP for 10.0.0.2";
+        assert!(error.contains(wanted), "{error}");
+    }
+
+    #[test]
+    fn a_request_that_means_nothing_names_the_annotation_and_what_is_wrong() {
+        for (value, error) in [
+            ("", "heraldlb.io/loadBalancerIPs is empty; name one or two addresses"),
+            ("web", "heraldlb.io/loadBalancerIPs: 'web' is not an IP address"),
+            ("10.0.0.1,", "heraldlb.io/loadBalancerIPs: '' is not an IP address"),
+            ("10.0.0.1,10.0.0.2", "asks for two IPv4 addresses, 10.0.0.1 and 10.0.0.2"),
+            ("fd00::1,10.0.0.1,fd00::2", "asks for two IPv6 addresses, fd00::1 and fd00::2"),
+            ("::ffff:10.0.0.1", "write the IPv4 address 10.0.0.1"),
+            ("fe80::1%eth0", "carries a zone"),
+        ] {
+            let says = parse(&[("heraldlb.io/loadBalancerIPs", value)], None).unwrap_err();
+            assert!(says.contains(error), "{value}: {says}");
+        }
+        let says = parse(&[("metallb.io/address-pool", " ")], None).unwrap_err();
+        assert!(says.contains("metallb.io/address-pool is empty"), "{says}");
+    }
+}
