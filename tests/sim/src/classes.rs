@@ -27,6 +27,8 @@ pub struct Class {
     pub settle: Duration,
     /// Frames are lost: a client's last packets prove nothing.
     pub lossy: bool,
+    /// One seed of it takes as long as so many of the others: so many fewer are run.
+    pub cost: u64,
     /// Makes the schedule of one seed.
     pub schedule: fn(&mut Dice) -> Schedule,
 }
@@ -44,7 +46,7 @@ const fn class(
         None => None,
     };
     let bounds = Bounds { moves, dual: Duration::from_millis(dual_ms), gap, takeover: None };
-    Class { name, about, bounds, settle: Duration::from_secs(2), lossy: false, schedule }
+    Class { name, about, bounds, settle: Duration::from_secs(2), lossy: false, cost: 1, schedule }
 }
 
 impl Class {
@@ -55,6 +57,10 @@ impl Class {
     /// What a dead node held is taken over within this.
     const fn taken_over_in(self, ms: u64) -> Self {
         Self { bounds: Bounds { takeover: Some(Duration::from_millis(ms)), ..self.bounds }, ..self }
+    }
+
+    const fn costing(self, cost: u64) -> Self {
+        Self { cost, ..self }
     }
 
     const fn with_loss(self) -> Self {
@@ -193,6 +199,22 @@ pub const CLASSES: &[Class] = &[
     class("mix-loss", "any faults, at up to 30 % loss", STRUCK, 2_000, None, disasters::mix_loss)
         .settles_in(5_000)
         .with_loss(),
+    class(
+        "many",
+        "a node returns to 150 addresses, more than a frame holds, while some are deleted",
+        STRUCK,
+        250,
+        None,
+        disturbances::many,
+    )
+    .settles_in(5_000)
+    .costing(3),
+    // A table of four frames may be unknown for a second at 30 % loss, and then holds up no claim (rule A33): such a
+    // claim never wins, yet it is one.
+    class("many-loss", "the same at 10 to 30 % loss", Moves::Any, 250, None, disturbances::many_loss)
+        .settles_in(5_000)
+        .with_loss()
+        .costing(3),
 ];
 
 /// The class of this name.

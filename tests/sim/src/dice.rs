@@ -60,6 +60,11 @@ impl Dice {
         probability > 0.0 && self.0.random_bool(probability.min(1.0))
     }
 
+    /// Exponentially distributed, with mean 1.
+    pub(crate) fn exponential(&mut self) -> f64 {
+        -(1.0 - self.0.random::<f64>()).ln()
+    }
+
     /// One of these.
     pub fn pick<'a, T>(&mut self, from: &'a [T]) -> Option<&'a T> {
         from.choose(&mut self.0)

@@ -6,8 +6,7 @@ use herald_l2::NodeState;
 
 use crate::dice::Dice;
 use crate::faults::{Fault, Who};
-use crate::schedule::Schedule;
-use crate::world::Setup;
+use crate::schedule::{Schedule, Setup};
 
 /// A world of ordinary size.
 pub(crate) fn world(dice: &mut Dice) -> Schedule {
@@ -176,4 +175,36 @@ pub(crate) fn reuse(dice: &mut Dice) -> Schedule {
     schedule.at(at, Fault::Delete { vip: 0 });
     schedule.at(at + dice.ms(1, 4_000), Fault::Create { vip: 0, without });
     schedule
+}
+
+fn crowded(mut schedule: Schedule, dice: &mut Dice) -> Schedule {
+    schedule.setup.nodes = dice.number(2, 3);
+    schedule.setup.clients = 0;
+    schedule.setup.vips = 150;
+    schedule.setup.packet_every = Duration::from_secs(1);
+    let at = soon(dice);
+    let who = Who::HolderOf(0);
+    if dice.chance(0.5) {
+        schedule.at(at, Fault::Kill(who));
+        schedule.at(at + dice.ms(5, 2_000), Fault::Start(Who::Slot(0)));
+    } else {
+        schedule.at(at, Fault::Stop(who));
+        schedule.at(at + dice.ms(100, 2_000), Fault::Continue(Who::Slot(0)));
+    }
+    for _ in 0..dice.number(0, 20) {
+        let vip = dice.number(0, 149);
+        let step = at + dice.ms(0, 4_000);
+        schedule.at(step, if dice.chance(0.7) { Fault::Delete { vip } } else { Fault::Touch { vip } });
+    }
+    schedule
+}
+
+pub(crate) fn many(dice: &mut Dice) -> Schedule {
+    let schedule = world(dice);
+    crowded(schedule, dice)
+}
+
+pub(crate) fn many_loss(dice: &mut Dice) -> Schedule {
+    let schedule = lossy_world(dice, &[0.1, 0.3]);
+    crowded(schedule, dice)
 }

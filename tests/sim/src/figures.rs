@@ -2,6 +2,7 @@
 //! dead, and what a large segment costs. Measured on the virtual clock, so a busy machine changes nothing but the
 //! waiting.
 
+use std::fmt;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -15,8 +16,9 @@ use crate::check::Bounds;
 use crate::dice::Dice;
 use crate::faults::{Fault, Who};
 use crate::record::Fact;
+use crate::schedule::Setup;
 use crate::trace::Trace;
-use crate::world::{Setup, World};
+use crate::world::World;
 
 /// How much to measure.
 #[derive(Clone, Copy, Debug)]
@@ -56,12 +58,13 @@ pub fn print(out: &mut impl Write, size: &Size, threads: usize) -> io::Result<()
         out,
         "| loss per path | suspicions per hour | false deaths | false failovers |\n|---|---|---|---|"
     )?;
-    for loss in LOSSES {
+    let bursts = [20, 100].map(|ms| Loss::Bursts(0.05, Duration::from_millis(ms)));
+    for loss in LOSSES.map(Loss::Independent).into_iter().chain(bursts) {
         let hours = all(size.hours, threads, |seed| quiet_hour(loss, seed));
         let sum = |pick: fn(&Quiet) -> u64| hours.iter().map(pick).sum::<u64>();
         let suspicions = sum(|hour| hour.suspicions) / size.hours.max(1);
         let (deaths, claims) = (sum(|hour| hour.deaths), sum(|hour| hour.claims));
-        writeln!(out, "| {:.0} % | {suspicions} | {deaths} | {claims} |", loss * 100.0)?;
+        writeln!(out, "| {loss} | {suspicions} | {deaths} | {claims} |")?;
         out.flush()?;
     }
     writeln!(out, "\nA segment with up to 40 holders.\n")?;
@@ -175,10 +178,33 @@ struct Quiet {
     claims: u64,
 }
 
-fn quiet_hour(loss: f64, seed: u64) -> Quiet {
+/// How frames are lost.
+#[derive(Clone, Copy, Debug)]
+enum Loss {
+    Independent(f64),
+    /// This share of the time, for about so long each time.
+    Bursts(f64, Duration),
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Independent(share) => write!(f, "{:.0} %", share * 100.0),
+            Self::Bursts(share, length) => {
+                write!(f, "{:.0} % in bursts of {} ms", share * 100.0, length.as_millis())
+            }
+        }
+    }
+}
+
+fn quiet_hour(loss: Loss, seed: u64) -> Quiet {
     let setup =
         Setup { nodes: 3, clients: 1, vips: 3, packet_every: Duration::from_secs(5), ..Setup::default() };
-    let mut world = world("figures-quiet", setup, loss, seed);
+    let mut world = world("figures-quiet", setup, 0.0, seed);
+    match loss {
+        Loss::Independent(share) => world.switch.set_loss(share),
+        Loss::Bursts(share, length) => world.switch.set_bursts(share, length),
+    }
     let warm = Duration::from_secs(10);
     world.run_until(warm);
     let before = world.record.suspicions;

@@ -106,9 +106,9 @@ fn main() -> Result<ExitCode> {
         )?;
         writeln!(out, "|---|---|---|---|---|---|---|---|---|")?;
         for class in picked {
+            let seeds = flags.seeds.div_ceil(class.cost);
             let threads = flags.threads.unwrap_or_else(run::processors);
-            let summary =
-                run::run_many(class, flags.from, flags.seeds, threads, flags.ablation(), usize::MAX);
+            let summary = run::run_many(class, flags.from, seeds, threads, flags.ablation(), usize::MAX);
             good &= summary.failed.is_empty();
             row(&mut out, class, &summary)?;
         }

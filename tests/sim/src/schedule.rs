@@ -2,9 +2,49 @@
 
 use std::time::Duration;
 
+use herald_l2::{Ablation, Profile};
+
 use crate::Moment;
 use crate::faults::Fault;
-use crate::world::Setup;
+
+/// What a world is made of.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Nodes with a speaker.
+    pub nodes: usize,
+    /// Clients, beside the gateway.
+    pub clients: usize,
+    /// Addresses, half of them IPv6.
+    pub vips: usize,
+    /// The pace of hellos.
+    pub profile: Profile,
+    /// Rules taken out.
+    pub ablation: Ablation,
+    /// The switch forgets an address that was silent for this long.
+    pub ageing: Duration,
+    /// Each host sends to each address this often.
+    pub packet_every: Duration,
+    /// Nodes start within this.
+    pub start_within: Duration,
+    /// A turn of a loop may be late by this, rarely.
+    pub hiccup: Duration,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            nodes: 3,
+            clients: 2,
+            vips: 3,
+            profile: Profile::Default,
+            ablation: Ablation::default(),
+            ageing: Duration::from_mins(5),
+            packet_every: Duration::from_millis(20),
+            start_within: Duration::from_millis(300),
+            hiccup: Duration::from_millis(4),
+        }
+    }
+}
 
 /// The plan of one run.
 #[derive(Clone, Debug)]

@@ -40,6 +40,7 @@ pub(crate) struct Switch {
     /// Probability that a copy of a frame is lost, independent for each path.
     loss: f64,
     cut: BTreeSet<(Port, Port)>,
+    bursts: Option<Bursts>,
     /// From the sender's loop to the receiver's network card.
     latency: (Duration, Duration),
 }
@@ -54,6 +55,7 @@ impl Switch {
             ageing,
             loss: 0.0,
             cut: BTreeSet::new(),
+            bursts: None,
             latency: (Duration::from_micros(15), Duration::from_micros(60)),
         }
     }
@@ -61,6 +63,12 @@ impl Switch {
     /// Every path loses this share of its frames from now on.
     pub(crate) fn set_loss(&mut self, loss: f64) {
         self.loss = loss;
+    }
+
+    /// Every path loses this share of its time, each time for about as long.
+    pub(crate) fn set_bursts(&mut self, share: f64, length: Duration) {
+        self.bursts =
+            Some(Bursts { length, pause: length.mul_f64((1.0 - share) / share), paths: BTreeMap::new() });
     }
 
     /// Plugs a cable in or out. The switch forgets what it learned at a port that goes down.
@@ -139,7 +147,11 @@ impl Switch {
         };
         let mut deliveries = Vec::with_capacity(out.len());
         for to in out.map(Port) {
-            if to == from || !self.passes(from, to) || dice.chance(self.loss) {
+            let in_burst = |bursts: &mut Bursts| bursts.lose(now, (from, to), dice);
+            if to == from || !self.passes(from, to) || self.bursts.as_mut().is_some_and(in_burst) {
+                continue;
+            }
+            if dice.chance(self.loss) {
                 continue;
             }
             let arrival = now + dice.time(self.latency.0, self.latency.1);
@@ -150,6 +162,27 @@ impl Switch {
             }
         }
         deliveries
+    }
+}
+
+/// Loss that comes in bursts, independent for each path.
+#[derive(Debug)]
+struct Bursts {
+    length: Duration,
+    pause: Duration,
+    /// Whether each path is in a burst, and until when that is so.
+    paths: BTreeMap<(Port, Port), (bool, Moment)>,
+}
+
+impl Bursts {
+    fn lose(&mut self, now: Moment, path: (Port, Port), dice: &mut Dice) -> bool {
+        let (losing, until) = self.paths.entry(path).or_insert((false, Moment::ZERO));
+        while *until <= now {
+            *losing = !*losing;
+            let mean = if *losing { self.length } else { self.pause };
+            *until += mean.mul_f64(dice.exponential()).max(Duration::from_micros(1));
+        }
+        *losing
     }
 }
 
@@ -230,6 +263,22 @@ mod tests {
         switch.set_side(Port(3), 1);
         assert_eq!(out(&mut switch, Moment::ZERO, 0, MacAddr::broadcast()), [2]);
         assert_eq!(out(&mut switch, Moment::ZERO, 3, MacAddr::broadcast()), [0; 0]);
+    }
+
+    #[test]
+    fn bursts_lose_their_share_in_one_piece() {
+        let mut switch = switch();
+        switch.set_bursts(0.05, Duration::from_millis(20));
+        let mut dice = Dice::new("switch", 3);
+        let mut delivered = Vec::new();
+        for ms in 0..100_000 {
+            let out = switch.forward(Duration::from_millis(ms), Port(0), &frame(mac(9), 0), &mut dice);
+            delivered.push(out.iter().any(|(port, _)| *port == Port(1)));
+        }
+        let lost = delivered.iter().filter(|got| !**got).count();
+        let bursts = delivered.windows(2).filter(|pair| pair[0] && !pair[1]).count();
+        assert!((4_000..6_000).contains(&lost), "{lost} of 100,000 lost");
+        assert!((15..25).contains(&(lost / bursts)), "{lost} lost in {bursts} bursts");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use herald_l2::{Ablation, Event as News, Nodes, Output, Profile, Revision};
+use herald_l2::{Event as News, Nodes, Output, Revision};
 use herald_wire::{Payload, arp};
 
 use crate::Moment;
@@ -21,47 +21,9 @@ use crate::host::{Host, Notice, packet_for};
 use crate::kernel::Kernel;
 use crate::node::{Node, gateway};
 use crate::record::{Fact, Record};
+use crate::schedule::Setup;
 use crate::switch::{Port, Switch};
 use crate::trace::{Trace, describe_event};
-
-/// What a world is made of.
-#[derive(Clone, Debug)]
-pub struct Setup {
-    /// Nodes with a speaker.
-    pub nodes: usize,
-    /// Clients, beside the gateway.
-    pub clients: usize,
-    /// Addresses, half of them IPv6.
-    pub vips: usize,
-    /// The pace of hellos.
-    pub profile: Profile,
-    /// Rules taken out.
-    pub ablation: Ablation,
-    /// The switch forgets an address that was silent for this long.
-    pub ageing: Duration,
-    /// Each host sends to each address this often.
-    pub packet_every: Duration,
-    /// Nodes start within this.
-    pub start_within: Duration,
-    /// A turn of a loop may be late by this, rarely.
-    pub hiccup: Duration,
-}
-
-impl Default for Setup {
-    fn default() -> Self {
-        Self {
-            nodes: 3,
-            clients: 2,
-            vips: 3,
-            profile: Profile::Default,
-            ablation: Ablation::default(),
-            ageing: Duration::from_mins(5),
-            packet_every: Duration::from_millis(20),
-            start_within: Duration::from_millis(300),
-            hiccup: Duration::from_millis(4),
-        }
-    }
-}
 
 #[derive(Debug)]
 pub(crate) enum Event {

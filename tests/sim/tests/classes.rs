@@ -7,12 +7,13 @@ use herald_sim::run::{self, processors, report};
 
 #[test]
 fn every_class_keeps_its_promises() {
-    let seeds = std::env::var("HERALD_SIM_SEEDS").map_or(100, |text| {
+    let seeds: u64 = std::env::var("HERALD_SIM_SEEDS").map_or(100, |text| {
         text.parse().expect("HERALD_SIM_SEEDS is the number of seeds of each class, for example 1000")
     });
     let mut broken = Vec::new();
     for class in CLASSES {
-        let summary = run::run_many(class, 0, seeds, processors(), Ablation::default(), 1);
+        let summary =
+            run::run_many(class, 0, seeds.div_ceil(class.cost), processors(), Ablation::default(), 1);
         if let Some(seed) = summary.failed.first() {
             broken.push(format!("class {}\n{}", class.name, report(class, *seed, Ablation::default())));
         }
