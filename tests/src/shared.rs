@@ -5,7 +5,7 @@
 use std::{
     net::IpAddr,
     path::PathBuf,
-    sync::{LazyLock, Mutex, MutexGuard, PoisonError},
+    sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -50,18 +50,48 @@ pub fn example(file: &str) -> PathBuf {
 pub struct Case {
     lab: &'static Lab,
     namespace: String,
+    /// Given back when the case is dropped, after its Services are gone.
+    turn: Option<Turn>,
+}
+
+/// How many tests use the shared pool at a time. However many cores there are, the lowest addresses suffice for them, so
+/// that those which examples ask for by name are free.
+const TURNS: usize = 3;
+static TAKEN: Mutex<usize> = Mutex::new(0);
+static GIVEN_BACK: Condvar = Condvar::new();
+
+#[derive(Debug)]
+struct Turn;
+
+impl Turn {
+    fn take() -> Self {
+        let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = GIVEN_BACK.wait_while(taken, |taken| *taken >= TURNS);
+        *waited.unwrap_or_else(PoisonError::into_inner) += 1;
+        Self
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *TAKEN.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        GIVEN_BACK.notify_one();
+    }
 }
 
 impl Case {
     /// Makes the namespace; `name` is unique among the tests of the binary.
     pub fn new(name: &str) -> Result<Self> {
-        Self::in_lab(lab()?, name)
+        let turn = Turn::take();
+        let mut case = Self::in_lab(lab()?, name)?;
+        case.turn = Some(turn);
+        Ok(case)
     }
 
     /// Makes the namespace in a lab that the test has already.
     pub fn in_lab(lab: &'static Lab, name: &str) -> Result<Self> {
         lab.create_namespace(name)?;
-        Ok(Self { lab, namespace: name.to_owned() })
+        Ok(Self { lab, namespace: name.to_owned(), turn: None })
     }
 
     /// The lab.

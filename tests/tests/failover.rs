@@ -281,7 +281,7 @@ fn a_third_of_all_frames_lost_moves_nothing() -> Result<()> {
 }
 
 #[test]
-fn a_speaker_that_is_told_to_end_leaves_without_a_gap() -> Result<()> {
+fn a_speaker_that_is_told_to_end_hands_over_and_takes_nothing_back() -> Result<()> {
     let (_alone, lab) = lab_alone()?;
     let scene = Scene::new(lab, "leave", "")?;
     let node = lab.node(&scene.holder)?;
