@@ -72,15 +72,9 @@ pub fn print(out: &mut impl Write, size: &Size, threads: usize) -> io::Result<()
         out,
         "| nodes | hello frames per second, all told | crash to claim, ms, p50 / p99 / max |\n|---|---|---|"
     )?;
-    for nodes in [3, 40, size.largest] {
-        // A frame in a segment of n nodes is n frames to simulate, and each node sends.
-        let runs = size.crashes.min(if nodes > 100 {
-            1
-        } else if nodes > 10 {
-            8
-        } else {
-            200
-        });
+    // In a segment of n nodes each frame is n frames to simulate: fewer crashes, the more nodes.
+    for (nodes, crashes) in [(3, 200), (40, 8), (size.largest, 1)] {
+        let runs = size.crashes.min(crashes);
         let crashes = all(runs, threads, |seed| large(nodes, seed));
         let rate = crashes.iter().map(|(rate, _)| *rate).max().unwrap_or(0);
         let claims = spread(crashes.iter().flat_map(|(_, claims)| claims.iter().copied()));
@@ -182,7 +176,7 @@ struct Quiet {
 #[derive(Clone, Copy, Debug)]
 enum Loss {
     Independent(f64),
-    /// This share of the time, for about so long each time.
+    /// This share of the time, for so long each time on average.
     Bursts(f64, Duration),
 }
 
