@@ -10,7 +10,7 @@ use std::{
     hash::{Hash as _, Hasher as _},
     path::{Path, PathBuf},
     process::Command,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -19,6 +19,9 @@ use crate::progress::Progress;
 
 /// Directories looked into for a user's own Kubernetes programs, by environment variable.
 const OWN_PROGRAMS: [&str; 2] = ["HERALD_KUBERNETES_BIN", "KUBEBUILDER_ASSETS"];
+
+/// How often a long build says that it goes on.
+const REPORT: Duration = Duration::from_secs(30);
 
 /// Kubernetes' programs.
 #[derive(Debug, Clone)]
@@ -113,9 +116,10 @@ fn build(binary: &Path, progress: &Progress) -> Result<()> {
         "building Kubernetes {version} and etcd into one binary: once per machine, about five minutes on two cores"
     ));
     let begun = Instant::now();
+    let mut said = Duration::ZERO;
     let partial = binary.with_extension(format!("partial-{}", std::process::id()));
     let stamp = "-X k8s.io/component-base/version";
-    let status = Command::new("go")
+    let mut compiler = Command::new("go")
         .current_dir(workspace().join("tests/controlplane"))
         .env("CGO_ENABLED", "0")
         .args(["build", "-mod=readonly", "-trimpath", "-ldflags"])
@@ -123,8 +127,19 @@ fn build(binary: &Path, progress: &Progress) -> Result<()> {
         .arg("-o")
         .arg(&partial)
         .arg(".")
-        .status()
+        .spawn()
         .context("starting go: the control plane is built with Go 1.26 or newer (https://go.dev/dl)")?;
+    let status = loop {
+        if let Some(status) = compiler.try_wait()? {
+            break status;
+        }
+        // The standard library can't wait for a child and the clock at once.
+        std::thread::park_timeout(Duration::from_millis(200));
+        if begun.elapsed() >= said + REPORT {
+            said = begun.elapsed();
+            progress.say(&format!("still building, {} s so far", said.as_secs()));
+        }
+    };
     if !status.success() {
         bail!("go build of tests/controlplane failed ({status}); its messages are above");
     }

@@ -26,6 +26,16 @@ fn served(case: &Case, file: &str, service: &str) -> Result<Vec<IpAddr>> {
 }
 
 #[test]
+fn every_example_is_valid_as_it_stands() -> Result<()> {
+    let lab = lab()?;
+    for entry in std::fs::read_dir(example(""))? {
+        let file = entry?.path().display().to_string();
+        lab.kubectl(&["apply", "--dry-run=server", "--validate=strict", "-f", &file])?;
+    }
+    Ok(())
+}
+
+#[test]
 fn a_plain_service_gets_an_address_an_event_and_traffic() -> Result<()> {
     let case = Case::new("plain")?;
     let addresses = served(&case, "loadbalancer.yaml", "web")?;
