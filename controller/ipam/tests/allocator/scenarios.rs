@@ -567,3 +567,18 @@ fn a_record_deleted_while_its_service_moves_is_made_again() {
     assert!(world.lbips.contains_key(&ip("10.0.0.1")), "{}", world.story());
     assert!(world.refusal("a").contains("'q' has no free IPv4 address"), "{}", world.refusal("a"));
 }
+
+#[test]
+fn a_status_write_under_way_is_waited_for_over_a_type_change() {
+    let mut world = settled(&[]);
+    world.create_service("a", 1, V4, anything());
+    world.deliver(SERVICES);
+    assert!(matches!(world.jobs.as_slice(), [Output::Publish(_)]), "{:?}", world.jobs);
+    world.toggle_type("a");
+    world.toggle_type("a");
+    world.deliver(SERVICES);
+    world.deliver(SERVICES);
+    assert_eq!(world.jobs.len(), 1, "one write per Service: {:?}", world.jobs);
+    world.settle();
+    assert!(world.refusal("a").contains("there is no IPAddressPool"), "{}", world.refusal("a"));
+}
