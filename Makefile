@@ -42,8 +42,8 @@ unit: ## Only the tests that need neither root nor a control plane
 	$(CARGO) test --workspace --exclude herald-lab --exclude herald-net
 
 .PHONY: sim
-sim: ## Run the protocol simulator over many seeds (SEEDS=100000)
-	$(CARGO) run --release --package herald-sim -- --seeds $(or $(SEEDS),100000)
+sim: ## Run the protocol simulator: SEEDS of each class (default 4000, 100,000 in all)
+	$(CARGO) run --release --package herald-sim -- --seeds $(or $(SEEDS),4000)
 
 .PHONY: bench
 bench: bench-deps binaries ## Measure speed and memory beside the rivals; docs/benchmarks.md has recorded results

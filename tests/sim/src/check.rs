@@ -67,6 +67,8 @@ pub struct Measured {
     pub gap: Duration,
     /// The longest time until what a dead node held was somebody else's.
     pub takeover: Duration,
+    /// Questions of clients that two nodes answered.
+    pub answered_by_two: usize,
     /// Clients that ended with packets to the wrong node, where frames are lost.
     pub stale: usize,
 }
@@ -273,6 +275,14 @@ impl Check {
     /// A client is no longer measured at this address: it was deleted, or moved out of reach on purpose.
     pub(crate) fn forget_served(&mut self, vip: IpAddr) {
         self.served.retain(|(_, served), _| *served != vip);
+    }
+
+    /// Two nodes answered one question of a client.
+    pub(crate) fn answered_by_two(&mut self, now: Moment, vip: IpAddr) {
+        self.measured.answered_by_two += 1;
+        if self.settled_at.is_some() {
+            self.violation(now, &format!("two nodes answered one question for {vip} after all had settled"));
+        }
     }
 
     /// So many clients ended with packets to the wrong node.

@@ -46,8 +46,6 @@ pub(crate) struct Record {
     hellos: BTreeMap<usize, u64>,
     /// How often somebody was suspected.
     pub suspicions: u64,
-    /// How often one question was answered by two.
-    pub answered_by_two: u64,
 }
 
 impl Record {

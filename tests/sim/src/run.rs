@@ -67,6 +67,8 @@ pub struct Summary {
     pub gap: Duration,
     /// The longest time until what a dead node held was somebody else's.
     pub takeover: Duration,
+    /// Questions of clients that two nodes answered.
+    pub answered_by_two: usize,
     /// Clients that ended with packets to the wrong node, where frames are lost.
     pub stale: usize,
 }
@@ -80,6 +82,7 @@ impl Summary {
         self.dual = self.dual.max(outcome.measured.dual);
         self.takeover = self.takeover.max(outcome.measured.takeover);
         self.gap = self.gap.max(outcome.measured.gap);
+        self.answered_by_two += outcome.measured.answered_by_two;
         self.stale += outcome.measured.stale;
         if !outcome.violations.is_empty() {
             self.failed.push(outcome.seed);

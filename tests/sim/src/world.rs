@@ -396,7 +396,7 @@ impl World {
             }
             Some(Notice::AnsweredByTwo { vip, macs: (a, b) }) => {
                 let who = state.name.clone();
-                self.record.answered_by_two += 1;
+                self.check.answered_by_two(now, vip);
                 self.trace.event(now, &who, || format!("{a} and {b} both answer for {vip}"));
             }
             None => {}
