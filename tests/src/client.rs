@@ -89,11 +89,22 @@ impl Host {
 
     /// Fetches until it succeeds; for what takes effect some time after it was asked for.
     pub fn http_get_until_ok(&self, address: IpAddr, port: u16, patience: Duration) -> Result<Page> {
+        self.http_get_again(address, port, Duration::from_millis(500), patience)
+    }
+
+    /// The same, giving up each attempt after `attempt`: a SYN that was lost is repeated by the kernel only after 1 s.
+    pub fn http_get_again(
+        &self,
+        address: IpAddr,
+        port: u16,
+        attempt: Duration,
+        patience: Duration,
+    ) -> Result<Page> {
         let target = SocketAddr::new(address, port);
         let attempts = move || {
             let deadline = Instant::now() + patience;
             loop {
-                match get(target, Duration::from_millis(500)) {
+                match get(target, attempt) {
                     Err(_) if Instant::now() < deadline => pause(),
                     done => return done,
                 }

@@ -13,7 +13,7 @@
 //! behind its node ([`backend`]), made known to kube-proxy by EndpointSlices that the lab writes.
 //!
 //! What must hold: several labs run side by side; the machine's own network is never touched; nothing is left behind,
-//! also after a panic, Ctrl-C or SIGKILL ([`scratch`] has the one way in which everything goes).
+//! also after a panic, Ctrl-C or SIGKILL (`scratch.rs` has the one way in which everything goes).
 
 mod asker;
 pub mod backend;

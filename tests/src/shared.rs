@@ -1,6 +1,6 @@
 //! One lab for all tests of a test binary, and a Kubernetes namespace for each test in it.
 //!
-//! The lab is a static: it is never dropped, and disappears with the process ([`crate::scratch`]).
+//! The lab is a static: it is never dropped, and disappears with the process (`scratch.rs`).
 
 use std::{
     net::IpAddr,

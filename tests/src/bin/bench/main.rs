@@ -33,8 +33,8 @@ enum Benchmark {
     /// From the creation of a Service to its address, its first answer, its first page
     Create {
         /// How often
-        #[arg(long, default_value_t = 50)]
-        runs: usize,
+        #[arg(long, default_value_t = 100)]
+        runs: u8,
     },
     /// ARP answers, CPU and memory with many addresses on one node, idle and under a storm
     Answers {
@@ -65,7 +65,7 @@ fn main() -> Result<()> {
         Benchmark::Answers { vips } => answers::run(&vips),
         Benchmark::Loss { seconds, percent } => loss::run(Duration::from_secs(seconds), percent),
         Benchmark::All => {
-            create::run(50)?;
+            create::run(100)?;
             node_loss::run(30, false)?;
             answers::run(&[1, 1_000, 10_000])?;
             loss::run(Duration::from_mins(10), 30)
