@@ -1,0 +1,70 @@
+//! What the Node objects say about who may answer.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use herald_lab::{
+    Plan,
+    services::holders,
+    shared::{Case, example, lab_alone},
+};
+
+const EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+
+#[test]
+fn an_excluded_node_gives_its_addresses_away_and_takes_none_back() -> Result<()> {
+    let (_alone, lab) = lab_alone()?;
+    let case = Case::in_lab(lab, "excluded")?;
+    case.apply_service("web", "", "")?;
+    let address = case.address("web")?;
+    let first = lab.await_holder(address)?;
+    lab.kubectl(&["label", "node", &first, &format!("{EXCLUDE}=")])?;
+    let moved = lab.await_lbip(address, "moved", |lbip| {
+        lbip.is_some_and(|lbip| !holders(lbip).is_empty() && !holders(lbip).contains(&first))
+    });
+    lab.kubectl(&["label", "node", &first, &format!("{EXCLUDE}-")])?;
+    let second = moved?.as_ref().map(holders).unwrap_or_default();
+    // Whatever the first node would do when it is admitted again it has done when it holds a new address or passed it by.
+    case.apply_service("barrier", "", "")?;
+    lab.await_holder(case.address("barrier")?)?;
+    ensure!(
+        [lab.await_holder(address)?] == second[..],
+        "the address moved again after the node was admitted"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_cordoned_node_keeps_its_addresses_and_gets_no_new_ones() -> Result<()> {
+    let (_alone, lab) = lab_alone()?;
+    let case = Case::in_lab(lab, "cordoned")?;
+    case.apply_service("before", "", "")?;
+    let address = case.address("before")?;
+    let holder = lab.await_holder(address)?;
+    lab.kubectl(&["cordon", &holder])?;
+    let outcome = (|| {
+        for index in 0..4 {
+            let name = format!("after-{index}");
+            case.apply_service(&name, "", "")?;
+            let new = lab.await_holder(case.address(&name)?)?;
+            ensure!(new != holder, "{holder} is cordoned and took {name}'s address");
+        }
+        ensure!(lab.await_holder(address)? == holder, "the address moved although its node is only cordoned");
+        Ok(())
+    })();
+    lab.kubectl(&["uncordon", &holder])?;
+    outcome
+}
+
+#[test]
+fn a_single_node_serves_although_kubeadm_labels_it_as_excluded() -> Result<()> {
+    let lab = Plan::nodes(1).start()?;
+    lab.kubectl(&["label", "node", "n1", &format!("{EXCLUDE}=")])?;
+    lab.kubectl_apply_file(&example("pool.yaml"))?;
+    lab.kubectl_apply_file(&example("loadbalancer.yaml"))?;
+    lab.set_endpoints("default", "web", &["n1"])?;
+    let address = *lab.await_addresses("default", "web")?.first().context("an address")?;
+    let page = lab.client().http_get_until_ok(address, 80, Duration::from_secs(20))?;
+    ensure!(page.node() == Some("n1"), "{page:?}");
+    Ok(())
+}
