@@ -16,8 +16,8 @@ use crate::objects::advertisement::Meaning;
 /// The most names that one object lists (rule B19): beyond it an object would grow past 15 kB.
 pub const LISTED: usize = 250;
 
-/// The nodes and their labels.
-pub type Nodes = BTreeMap<String, Labels>;
+/// Objects (nodes, namespaces) by name, with their labels.
+pub type LabelsByName = BTreeMap<String, Labels>;
 
 /// With this label a node is not to announce. Where every node has it (kubeadm puts it on control planes, which may be
 /// all there is), it can't be meant, and is ignored (rule B26).
@@ -38,7 +38,7 @@ pub struct About<'a> {
 
 /// Where the address may be announced by layer 2. A pool that no advertisement selects is announced from every node.
 /// `of_pool`: the advertisements that select the address's pool. `before`: the names listed so far, which stay where there are too many.
-pub fn l2(about: About<'_>, of_pool: &[&Meaning], nodes: &Nodes, before: &[String]) -> L2Announce {
+pub fn l2(about: About<'_>, of_pool: &[&Meaning], nodes: &LabelsByName, before: &[String]) -> L2Announce {
     let unasked = Meaning::default();
     let chosen: Vec<&Meaning> = if of_pool.is_empty() {
         vec![&unasked]
@@ -55,13 +55,13 @@ pub fn l2(about: About<'_>, of_pool: &[&Meaning], nodes: &Nodes, before: &[Strin
 }
 
 /// Whether every node asks not to announce.
-pub fn all_excluded(nodes: &Nodes) -> bool {
+pub fn all_excluded(nodes: &LabelsByName) -> bool {
     !nodes.is_empty() && nodes.values().all(|labels| labels.contains_key(EXCLUDED))
 }
 
 fn node_set(
     chosen: &[&Meaning],
-    nodes: &Nodes,
+    nodes: &LabelsByName,
     endpoints: Option<&BTreeSet<String>>,
     before: &[String],
 ) -> NodeSet {
@@ -90,7 +90,11 @@ fn interfaces(chosen: &[&Meaning]) -> Vec<String> {
 }
 
 /// Each node that some preference matches, with the sum of the weights; the heaviest first.
-fn preferred(chosen: &[&Meaning], nodes: &Nodes, endpoints: Option<&BTreeSet<String>>) -> Vec<PreferredNode> {
+fn preferred(
+    chosen: &[&Meaning],
+    nodes: &LabelsByName,
+    endpoints: Option<&BTreeSet<String>>,
+) -> Vec<PreferredNode> {
     let weight = |labels: &Labels| -> i32 {
         let of = |meaning: &&Meaning| -> i32 {
             let matching = meaning.preferred.iter().filter(|(_, preference)| preference.matches(labels));
@@ -126,13 +130,13 @@ mod tests {
         Selector { labels: labels(pairs), expressions: Vec::new() }
     }
 
-    fn three_nodes() -> Nodes {
+    fn three_nodes() -> LabelsByName {
         [("n1", "a"), ("n2", "b"), ("n3", "b")]
             .map(|(name, rack)| (name.to_owned(), labels(&[("rack", rack)])))
             .into()
     }
 
-    fn announce_from(advertisements: &[Meaning], nodes: &Nodes, before: &[String]) -> L2Announce {
+    fn announce_from(advertisements: &[Meaning], nodes: &LabelsByName, before: &[String]) -> L2Announce {
         let about = About {
             conflict_detection: ConflictDetection::Enabled,
             service_labels: &labels(&[("app", "web")]),
@@ -224,7 +228,7 @@ mod tests {
 
     #[test]
     fn where_there_are_too_many_nodes_those_listed_stay() {
-        let nodes: Nodes = (0..300).map(|n| (format!("n{n:03}"), labels(&[("rack", "a")]))).collect();
+        let nodes: LabelsByName = (0..300).map(|n| (format!("n{n:03}"), labels(&[("rack", "a")]))).collect();
         let first = announce_from(&[on_rack("a")], &nodes, &[]).nodes.names;
         assert_eq!((first.len(), first.last().unwrap().as_str()), (LISTED, "n249"));
         let mut more = nodes;
@@ -235,10 +239,10 @@ mod tests {
     #[test]
     fn an_exclusion_that_all_nodes_bear_is_ignored() {
         let excluded = || labels(&[(EXCLUDED, "")]);
-        let all: Nodes = [("n1".to_owned(), excluded()), ("n2".to_owned(), excluded())].into();
+        let all: LabelsByName = [("n1".to_owned(), excluded()), ("n2".to_owned(), excluded())].into();
         assert!(announce_from(&[], &all, &[]).ignore_node_exclusion);
-        let some: Nodes = [("n1".to_owned(), excluded()), ("n2".to_owned(), labels(&[]))].into();
+        let some: LabelsByName = [("n1".to_owned(), excluded()), ("n2".to_owned(), labels(&[]))].into();
         assert!(!announce_from(&[], &some, &[]).ignore_node_exclusion);
-        assert!(!announce_from(&[], &Nodes::new(), &[]).ignore_node_exclusion);
+        assert!(!announce_from(&[], &LabelsByName::new(), &[]).ignore_node_exclusion);
     }
 }

@@ -49,6 +49,10 @@ enum HelloError {
         "Secret {namespace}/{SECRET}: {entry} must be {digits} lower-case hex digits; the speakers can't authenticate each other. Restore it, or delete the Secret and restart the controller and all speakers to get a new key"
     )]
     Garbled { namespace: String, entry: &'static str, digits: usize },
+    #[error(
+        "Secret {namespace}/{SECRET} has changed: speakers that read it before and speakers that read it since don't hear each other. Restore the former value, or restart the controller and all speakers to use the new one"
+    )]
+    Changed { namespace: String },
     #[error("can't {verb} Secret {namespace}/{SECRET}: {source}")]
     Api { verb: &'static str, namespace: String, source: Box<kube::Error> },
     #[error("can't {verb} Secret {namespace}/{SECRET}: no answer within 5 s")]
@@ -65,7 +69,8 @@ pub async fn keep(client: Client, namespace: String, readiness: Readiness) {
     let mut known = None;
     let mut said = String::new();
     loop {
-        match ensure(&api, &namespace, known.as_ref()).await {
+        let found = ensure(&api, &namespace, known.as_ref()).await;
+        match found.and_then(|hello| hello.unless_changed(known.as_ref(), &namespace)) {
             Ok(hello) => {
                 readiness.ready(&reason);
                 said.clear();
@@ -146,6 +151,13 @@ impl Hello {
         Ok(Self { cluster_id: entry(CLUSTER_ID, CLUSTER_ID_DIGITS)?, key: entry(KEY, KEY_DIGITS)? })
     }
 
+    fn unless_changed(self, known: Option<&Self>, namespace: &str) -> Result<Self, HelloError> {
+        if known.is_some_and(|known| *known != self) {
+            return Err(HelloError::Changed { namespace: namespace.to_owned() });
+        }
+        Ok(self)
+    }
+
     fn secret(&self, namespace: &str) -> Secret {
         let entry = |name: &str, text: &str| (name.to_owned(), ByteString(text.as_bytes().to_vec()));
         Secret {
@@ -189,6 +201,15 @@ mod tests {
         let mut secret = good.secret("ns");
         secret.data.as_mut().unwrap().remove(KEY);
         assert!(Hello::read(&secret, "ns").err().unwrap().to_string().contains("no entry key-0"));
+    }
+
+    #[test]
+    fn a_value_that_changes_under_running_speakers_is_not_taken_in_silence() {
+        let (one, other) = (Hello::random().unwrap(), Hello::random().unwrap());
+        assert!(one.clone().unless_changed(None, "ns").is_ok());
+        assert!(one.clone().unless_changed(Some(&one), "ns").is_ok());
+        let error = other.unless_changed(Some(&one), "ns").err().unwrap().to_string();
+        assert!(error.contains("restart the controller and all speakers"), "{error}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::{
 use herald_ipam::{PoolName, ServiceRef, Version};
 
 use crate::{
-    announce::Nodes,
+    announce::LabelsByName,
     core::AllEndpoints,
     objects::{
         address::Address,
@@ -33,9 +33,9 @@ pub struct Index {
     /// LoadBalancerIPs.
     pub addresses: BTreeMap<IpAddr, Address>,
     /// Namespaces and their labels.
-    pub namespaces: Nodes,
+    pub namespaces: LabelsByName,
     /// Nodes and their labels; `None` until their first list.
-    pub nodes: Option<Nodes>,
+    pub nodes: Option<LabelsByName>,
     /// Whether every node asks not to announce.
     pub all_nodes_excluded: bool,
     /// Addresses that this process has written and the watch has not told of yet: a list that lacks them may be older.

@@ -133,8 +133,8 @@ pub enum Done {
         /// What came of it.
         result: UpdateResult,
     },
-    /// Of [`Job::Read`]: the object, or `None` if it is gone.
-    Read(IpAddr, Option<Box<Address>>),
+    /// Of [`Job::Read`]: the object, or `None` if it is gone, or why that is not known.
+    Read(IpAddr, Result<Option<Box<Address>>, String>),
     /// Of [`Job::Release`].
     Release {
         /// The job.

@@ -93,6 +93,8 @@ pub enum Announced {
     NoHolder(Vec<IpAddr>),
     /// No node may answer for these.
     NoNodeQualifies(Vec<IpAddr>),
+    /// The same, and the Service's `externalTrafficPolicy` is Local.
+    NoEndpoint(Vec<IpAddr>),
     /// It has no address to announce.
     NoAddress,
 }
@@ -106,7 +108,7 @@ impl Verdict for Announced {
         match self {
             Self::Yes(_) => "Announced",
             Self::NoHolder(_) => "NoHolder",
-            Self::NoNodeQualifies(_) => "NoNodeQualifies",
+            Self::NoNodeQualifies(_) | Self::NoEndpoint(_) => "NoNodeQualifies",
             Self::NoAddress => "NoAddress",
         }
     }
@@ -121,6 +123,11 @@ impl Verdict for Announced {
             Self::NoNodeQualifies(addresses) => format!(
                 "no node may answer for {}: no L2Advertisement of its pool selects this Service and an existing \
                  node; see kubectl get l2adv",
+                Joined(addresses)
+            ),
+            Self::NoEndpoint(addresses) => format!(
+                "no node may answer for {}: externalTrafficPolicy is Local, and no node that an L2Advertisement of \
+                 its pool selects has a ready endpoint; look at the Service's pods, then at kubectl get l2adv",
                 Joined(addresses)
             ),
             Self::NoAddress => "the Service has no address to announce".to_owned(),
@@ -245,7 +252,8 @@ impl Verdict for AdvertisementReady {
                     .to_owned()
             }
             Self::TooManyNodes(count) => format!(
-                "spec.nodeSelectors match {count} nodes; the first {} by name are used. Select fewer, or all nodes \
+                "spec.nodeSelectors match {count} nodes; {} are used, those already listed first, \
+                 then by name. Select fewer, or all nodes \
                  by leaving nodeSelectors out",
                 crate::announce::LISTED
             ),

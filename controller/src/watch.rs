@@ -87,16 +87,28 @@ impl EndpointsWatch {
 /// The resourceVersion of a list, however short, is the newest there is (rules B12 and B18).
 async fn newest(client: Client, readiness: Readiness) -> Version {
     const REASON: &str = "newest resourceVersion";
+    const ADVICE: &str = "if this lasts, are Herald's CRDs installed and its rights granted?";
     readiness.missing(REASON, "not read yet");
     let api: Api<PartialObjectMeta<LoadBalancerIP>> = Api::all(client);
     let params = ListParams::default().limit(1);
+    let mut said = String::new();
     loop {
-        // What stands in the way is said by the watch of the same kind.
-        if let Ok(Ok(list)) = timeout(TIMEOUT, api.list_metadata(&params)).await
-            && let Some(version) = list.metadata.resource_version.and_then(|text| text.parse().ok())
-        {
-            readiness.ready(REASON);
-            return Version(version);
+        let trouble = match timeout(TIMEOUT, api.list_metadata(&params)).await {
+            Ok(Ok(list)) => match list.metadata.resource_version.and_then(|text| text.parse().ok()) {
+                Some(version) => {
+                    readiness.ready(REASON);
+                    return Version(version);
+                }
+                None => "the list has no resourceVersion".to_owned(),
+            },
+            Ok(Err(error)) => herald_runtime::client::describe(&error),
+            Err(_) => "no answer within 5 s".to_owned(),
+        };
+        // The watch of the same kind begins only after this.
+        if trouble != said {
+            tracing::warn!("can't list loadbalancerips: {trouble}; {ADVICE}");
+            readiness.missing(REASON, format!("can't list loadbalancerips: {trouble}; {ADVICE}"));
+            said = trouble;
         }
         sleep(PAUSE).await;
     }

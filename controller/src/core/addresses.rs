@@ -6,7 +6,7 @@ use herald_crds::L2Announce;
 use herald_ipam::{Input, Labels, List, Owner, PoolName, Release, ReleaseResult, Take, TakeResult, Version};
 use herald_runtime::watch::Change;
 
-use super::{Core, Wake};
+use super::{Core, RETRY_MAX, Wake};
 use crate::{
     announce::{self, About},
     desired,
@@ -16,6 +16,8 @@ use crate::{
 
 /// How long a new address waits, at the start, for the lists of nodes and advertisements.
 const ANNOUNCE_LISTS: Duration = Duration::from_secs(2);
+/// The pause before an address that could not be read is read again.
+const READ_AGAIN: Duration = Duration::from_secs(10);
 
 /// What is going on with one address.
 #[derive(Debug, Default)]
@@ -232,11 +234,25 @@ impl Core {
         self.ipam.handle(Input::TakeDone { address, owner, result });
     }
 
-    pub(super) fn reread(&mut self, address: IpAddr, object: Option<Box<Address>>) {
-        let known = self.index.addresses.get(&address).map(|known| known.version);
-        match object {
-            Some(object) => self.address_seen(*object),
-            None => self.address_gone(address, known.unwrap_or_default()),
+    /// Only a live GET can tell whether it is gone.
+    pub(super) fn read_untold(&mut self, address: IpAddr) {
+        if self.index.untold.contains(&address) {
+            self.jobs.push_back(Job::Read(address));
+        }
+    }
+
+    pub(super) fn reread(&mut self, address: IpAddr, read: Result<Option<Box<Address>>, String>) {
+        match read {
+            Ok(Some(object)) => self.address_seen(*object),
+            Ok(None) => {
+                let known = self.index.addresses.get(&address).map(|known| known.version);
+                self.address_gone(address, known.unwrap_or_default());
+            }
+            // Without a known outcome nothing may be concluded.
+            Err(error) => {
+                tracing::warn!(%address, error, "can't read a LoadBalancerIP; trying again");
+                self.wake(READ_AGAIN, Wake::Read(address));
+            }
         }
     }
 
@@ -252,8 +268,9 @@ impl Core {
             UpdateResult::Refused(error) => {
                 tracing::error!(%address, error, "the API server refused to update a LoadBalancerIP");
                 self.job_ended(address, None);
-                // Not looked at again before something changes: a refusal would only repeat itself.
+                // Not at once: a refusal would only repeat itself.
                 self.dirty_addresses.remove(&address);
+                self.gather_after(RETRY_MAX, Wake::Announce);
             }
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use herald_ipam::{Labels, PoolName};
 use herald_runtime::watch::Change;
 
-use super::{Core, Wake};
+use super::{Core, RETRY_MAX, Wake};
 use crate::{
     announce::LISTED,
     conditions::{are_shown, condition},
@@ -89,25 +89,41 @@ impl Core {
             return;
         };
         let mut jobs = Vec::new();
+        let mut again = false;
         for in_force in all.values() {
             let InForce { advertisement, .. } = in_force;
             let Some(ready) = ready(in_force, &self.index) else { continue };
             let wanted = condition(READY, &ready, advertisement.generation, &advertisement.conditions, now);
             let shown = are_shown(std::slice::from_ref(&wanted), &advertisement.conditions);
-            if !shown && self.advertisements_busy.insert(advertisement.name.clone()) {
+            if shown {
+                continue;
+            }
+            if self.advertisements_busy.insert(advertisement.name.clone()) {
                 jobs.push(Job::Advertisement {
                     advertisement: Box::new(advertisement.clone()),
                     condition: Box::new(wanted),
                 });
+            } else {
+                again = true;
             }
         }
         self.jobs.extend(jobs);
+        if again {
+            self.gather(Wake::Advertisements);
+        }
     }
 
     pub(super) fn advertisement_written(&mut self, name: &str, advertisement: Option<Box<Advertisement>>) {
         self.advertisements_busy.remove(name);
-        // If nothing was written, somebody else was quicker, or it is gone: the watch tells which.
-        if let Some(advertisement) = advertisement {
+        // If nothing was written, somebody else was quicker, or it is gone: the watch tells which. Or the server would
+        // not: it is asked again later.
+        let Some(advertisement) = advertisement else {
+            self.gather_after(RETRY_MAX, Wake::Advertisements);
+            return;
+        };
+        // The answer may come after the news that it was deleted.
+        let known = self.index.advertisements.as_ref().and_then(|all| all.get(name));
+        if known.is_some_and(|known| known.advertisement.uid == advertisement.uid) {
             self.index.apply_advertisement(*advertisement);
         }
     }

@@ -59,8 +59,8 @@ impl Core {
     }
 
     fn announce_of_service_changed(&mut self, name: &ServiceRef) {
-        if let Some(service) = self.index.services.get(name).filter(|service| service.is_local) {
-            self.dirty_addresses.extend(service.shown());
+        if self.index.services.get(name).is_some_and(|service| service.is_local) {
+            self.dirty_addresses.extend(self.addresses_of(name));
         }
     }
 

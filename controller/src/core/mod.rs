@@ -5,7 +5,8 @@
 //!
 //! Call [`Core::handle`] with everything that is learned, [`Core::handle_timeout`] when [`Core::poll_timeout`] says so,
 //! and after each [`Core::poll_job`] until it is empty. What must always hold:
-//! - at most one job is under way per object; whatever else changes meanwhile is looked at when it is done;
+//! - at most one job that writes is under way per object; whatever else changes meanwhile is looked at when it is done
+//!   (only what is left on a Service that is ours no longer is cleared beside that);
 //! - a job is issued only for a difference between what is wanted and what was last seen: nothing new, nothing written.
 
 mod addresses;
@@ -91,6 +92,7 @@ enum Wake {
     Advertisements,
     Announce,
     Retry,
+    Read(IpAddr),
 }
 
 /// The core.
@@ -114,6 +116,8 @@ pub struct Core {
     dirty_services: BTreeSet<ServiceRef>,
     timers: BTreeSet<(Instant, Wake)>,
     retries: u32,
+    /// How many refusals waited to be tried again when that was last looked at.
+    failed: usize,
     jobs: VecDeque<Job>,
     now: Now,
 }
@@ -138,6 +142,7 @@ impl Core {
             dirty_services: BTreeSet::new(),
             timers: BTreeSet::new(),
             retries: 0,
+            failed: 0,
             jobs: VecDeque::new(),
         }
     }
@@ -182,6 +187,7 @@ impl Core {
                     self.announce_changed();
                 }
                 Wake::Retry => self.ipam.handle(Input::Retry),
+                Wake::Read(address) => self.read_untold(address),
             }
         }
         self.settle();
@@ -226,13 +232,20 @@ impl Core {
     }
 
     fn schedule_retry(&mut self) {
-        let waiting = self.timers.iter().any(|(_, wake)| *wake == Wake::Retry);
-        if self.ipam.failed() == 0 {
+        let failed = self.ipam.failed();
+        // A fresh refusal does not wait as long as one that lasts, such as a rival's.
+        if failed == 0 || failed > std::mem::replace(&mut self.failed, failed) {
             self.retries = 0;
-        } else if !waiting {
+        }
+        self.failed = failed;
+        if failed > 0 {
             let pause = RETRY_MIN.saturating_mul(1 << self.retries.min(6)).min(RETRY_MAX);
-            self.retries = self.retries.saturating_add(1);
-            self.wake(pause, Wake::Retry);
+            let due = self.now.monotonic + pause;
+            if !self.timers.iter().any(|(at, wake)| *wake == Wake::Retry && *at <= due) {
+                self.timers.retain(|(_, wake)| *wake != Wake::Retry);
+                self.retries = self.retries.saturating_add(1);
+                self.wake(pause, Wake::Retry);
+            }
         }
     }
 
@@ -240,17 +253,22 @@ impl Core {
         self.timers.insert((self.now.monotonic + after, wake));
     }
 
-    /// Wakes after `GATHER`, unless that is to happen anyway.
     fn gather(&mut self, wake: Wake) {
-        if !self.timers.iter().any(|(_, waiting)| *waiting == wake) {
-            self.wake(GATHER, wake);
+        self.gather_after(GATHER, wake);
+    }
+
+    /// Wakes after `pause`, unless that is to happen by then anyway.
+    fn gather_after(&mut self, pause: Duration, wake: Wake) {
+        let due = self.now.monotonic + pause;
+        if !self.timers.iter().any(|(at, waiting)| *at <= due && *waiting == wake) {
+            self.wake(pause, wake);
         }
     }
 
     fn done(&mut self, done: Done) {
         match done {
             Done::Take { take, result, object } => self.taken(take, result, object),
-            Done::Read(address, object) => self.reread(address, object),
+            Done::Read(address, read) => self.reread(address, read),
             Done::Update { address, result } => self.updated(address, result),
             Done::Release { release, result, object } => self.released(&release, result, object),
             Done::Status { job, result } => self.status_written(&job, result),

@@ -6,7 +6,7 @@ use herald_crds::IPAddressPoolStatus;
 use herald_ipam::{Input, List, PoolName, PoolStatus};
 use herald_runtime::watch::Change;
 
-use super::{Core, Wake};
+use super::{Core, RETRY_MAX, Wake};
 use crate::{
     conditions::{are_shown, condition},
     job::Job,
@@ -80,6 +80,9 @@ impl Core {
 
     fn pool_gone(&mut self, name: &PoolName) {
         self.index.pools.remove(name);
+        // The allocator never heard of one that was never valid, and says nothing of its end.
+        self.pools.remove(name);
+        self.metrics.forget_pool(name);
         self.ipam.handle(Input::PoolDeleted(name.clone()));
         self.announce_changed();
     }
@@ -141,8 +144,14 @@ impl Core {
         if let Some(work) = self.pools.get_mut(name) {
             work.busy = false;
         }
-        // If nothing was written, somebody else was quicker, or it is gone: the watch tells which.
-        if let Some(pool) = pool {
+        // If nothing was written, somebody else was quicker, or it is gone: the watch tells which. Or the server would
+        // not: it is asked again later.
+        let Some(pool) = pool else {
+            self.wake(RETRY_MAX, Wake::Pool(name.clone()));
+            return;
+        };
+        // The answer may come after the news that it was deleted.
+        if self.index.pools.get(name).is_some_and(|known| known.uid == pool.uid) {
             self.index.apply_pool(*pool);
         }
     }

@@ -16,7 +16,7 @@ use herald_ipam::{
 use herald_runtime::watch::Change;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::{Core, Wake};
+use super::{Core, RETRY_MAX, Wake};
 use crate::{
     conditions::{are_shown, condition, find},
     job::{EventJob, EventKind, Job, ServiceStatus, StatusJob, StatusResult},
@@ -71,6 +71,14 @@ struct Rival {
 }
 
 impl ServiceWork {
+    /// The addresses that the allocator wants shown; `None` where it has none of ours.
+    fn told(&self) -> Option<Addresses> {
+        match self.publication.as_ref()?.ingress {
+            Ingress::Show(addresses) => Some(addresses).filter(|addresses| !addresses.is_empty()),
+            Ingress::Leave => None,
+        }
+    }
+
     /// Whether `owner` is to show `address`.
     pub(super) fn publishes(&self, owner: &Owner, address: IpAddr) -> bool {
         self.publication.as_ref().is_some_and(|publication| {
@@ -128,7 +136,7 @@ impl Core {
         // Its labels decide which advertisements are for it, its policy whether its endpoints count.
         if before.is_some_and(|before| before.labels != service.labels || before.is_local != service.is_local)
         {
-            self.dirty_addresses.extend(service.shown());
+            self.dirty_addresses.extend(self.addresses_of(&name));
         }
         self.note_policy(&service);
         let work = self.services.entry(name.clone()).or_default();
@@ -146,11 +154,19 @@ impl Core {
     fn service_gone(&mut self, name: &ServiceRef) {
         let Some(service) = self.index.services.remove(name) else { return };
         self.ipam.handle(Input::ServiceDeleted(name.clone()));
-        // With an address, its release cleans up; without, the conditions that said why would stay behind.
-        if service.ingress.is_empty() && service.bears_our_marks() {
+        // With an address of ours, its release cleans up; without, the conditions that said why would stay behind.
+        let told = self.services.get(name).and_then(ServiceWork::told);
+        if told.is_none() && service.bears_our_marks() {
             self.jobs.push_back(Job::Clear(service.owner));
         }
         self.dirty_services.insert(name.clone());
+    }
+
+    /// The addresses that a Service shows or is to show.
+    pub(super) fn addresses_of(&self, name: &ServiceRef) -> Vec<IpAddr> {
+        let told = self.services.get(name).and_then(ServiceWork::told).unwrap_or_default();
+        let shown = self.index.services.get(name).map(Service::shown).unwrap_or_default();
+        told.iter().chain(shown).collect()
     }
 
     pub(super) fn publish(&mut self, publication: Publication) {
@@ -205,9 +221,10 @@ impl Core {
     }
 
     fn answer(&mut self, owner: &Owner, result: PublishResult) {
-        let awaited =
-            self.services.get_mut(&owner.service).is_some_and(|work| std::mem::take(&mut work.awaited));
-        if awaited {
+        let Some(work) = self.services.get_mut(&owner.service) else { return };
+        // A result for a former Service of that name answers nothing that its successor waits for.
+        let former = work.publication.as_ref().is_some_and(|publication| publication.owner != *owner);
+        if former || std::mem::take(&mut work.awaited) {
             self.ipam.handle(Input::PublishDone { owner: owner.clone(), result });
         }
     }
@@ -247,7 +264,7 @@ impl Core {
             }
         };
         let announced = match ingress {
-            Some(addresses) if !addresses.is_empty() => self.announced(addresses),
+            Some(addresses) if !addresses.is_empty() => self.announced(addresses, service.is_local),
             _ => Announced::NoAddress,
         };
         let existing = &service.conditions;
@@ -264,7 +281,7 @@ impl Core {
         }
     }
 
-    fn announced(&self, addresses: Addresses) -> Announced {
+    fn announced(&self, addresses: Addresses, is_local: bool) -> Announced {
         let record = |address: &IpAddr| self.index.addresses.get(address);
         let unheld: Vec<IpAddr> =
             addresses.iter().filter(|address| !record(address).is_some_and(Address::is_held)).collect();
@@ -279,6 +296,8 @@ impl Core {
         let impossible: Vec<IpAddr> = unheld.iter().filter(nobody).copied().collect();
         if impossible.is_empty() {
             Announced::NoHolder(unheld)
+        } else if is_local {
+            Announced::NoEndpoint(impossible)
         } else {
             Announced::NoNodeQualifies(impossible)
         }
@@ -342,6 +361,10 @@ impl Core {
             work.busy = false;
         }
         self.dirty_services.insert(name.clone());
+        if self.index.services.get(&name).is_none_or(|known| known.owner != job.service.owner) {
+            self.answer(&job.service.owner, PublishResult::Gone);
+            return;
+        }
         match result {
             StatusResult::Written(service) => self.status_shown(job, *service),
             StatusResult::Owned { managers } => {
@@ -369,6 +392,7 @@ impl Core {
                     PublishResult::Refused(error) => {
                         tracing::error!(service = %name, error, "the API server refused a Service's status");
                         self.dirty_services.remove(&name);
+                        self.wake(RETRY_MAX, Wake::Service(name));
                     }
                     PublishResult::Published(_) | PublishResult::Gone => {
                         self.dirty_services.remove(&name);

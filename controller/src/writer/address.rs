@@ -11,9 +11,7 @@ use kube::{
     api::{DeleteParams, PostParams, Preconditions},
 };
 
-use tokio::time::sleep;
-
-use super::{Answer, CONFLICTS, MANAGER, PAUSE_MAX, Writer};
+use super::{Answer, CONFLICTS, MANAGER, Writer};
 use crate::{
     desired,
     job::{Done, ReleaseJob, TakeJob, UpdateResult},
@@ -91,17 +89,7 @@ impl Writer {
     }
 
     pub(super) async fn read(&self, address: IpAddr) -> Done {
-        let found = loop {
-            match self.read_address(address).await {
-                Ok(found) => break found,
-                // Without a known outcome nothing may be concluded.
-                Err(error) => {
-                    tracing::warn!(%address, error, "can't read a LoadBalancerIP; trying again");
-                    sleep(PAUSE_MAX).await;
-                }
-            }
-        };
-        Done::Read(address, found.map(Box::new))
+        Done::Read(address, self.read_address(address).await.map(|found| found.map(Box::new)))
     }
 
     pub(super) async fn update(&self, address: IpAddr, object: LoadBalancerIP) -> Done {

@@ -3,11 +3,14 @@
 //! The annotation `ip-allocated-from-pool` travels in the same write: the status subresource of a Service takes
 //! metadata as well, so that no right to change Services themselves is needed, nor a second write.
 
+use std::collections::BTreeSet;
+
 use herald_crds::names::{ANNOTATION_PREFIXES, IP_ALLOCATED_FROM_POOL};
 use herald_ipam::{Families, Owner, PublishResult, ServiceRef};
 use kube::{
     Api,
     api::{Patch, PatchParams},
+    core::Status,
 };
 use serde_json::{Map, Value, json};
 
@@ -40,22 +43,21 @@ impl Writer {
     async fn try_status(&self, job: &StatusJob) -> StatusResult {
         let StatusJob { service: Service { owner, version, families, .. }, status, restore } = job;
         let body = body(owner, version.0, Some((status, *families)));
-        match self.apply(&owner.service, &body, *restore).await {
+        let mut written = self.apply(&owner.service, &body, *restore).await;
+        // Conditional as before: what came in between is not taken.
+        if let Err(Answer::Conflict(status)) = &written
+            && conflict(status) == Conflict::OverOurs
+            && !restore
+        {
+            written = self.apply(&owner.service, &body, true).await;
+        }
+        match written {
             Ok(service) => StatusResult::Written(Box::new(service)),
             Err(Answer::NotFound) => StatusResult::Not(PublishResult::Gone),
-            Err(Answer::Conflict(status)) => {
-                let causes = status.details.map(|details| details.causes).unwrap_or_default();
-                let managers: Vec<String> = causes
-                    .iter()
-                    .filter(|cause| cause.reason == "FieldManagerConflict")
-                    .filter_map(|cause| cause.message.split('"').nth(1).map(str::to_owned))
-                    .collect();
-                if managers.is_empty() {
-                    StatusResult::Not(PublishResult::Stale)
-                } else {
-                    StatusResult::Owned { managers }
-                }
-            }
+            Err(Answer::Conflict(status)) => match conflict(&status) {
+                Conflict::Rivals(managers) => StatusResult::Owned { managers },
+                Conflict::OverOurs | Conflict::Version => StatusResult::Not(PublishResult::Stale),
+            },
             // Another uid under the name reads as an attempt to change an immutable field.
             Err(Answer::Invalid(text)) => match self.read_service(&owner.service).await {
                 Ok(Some(service)) if service.owner == *owner => {
@@ -116,6 +118,33 @@ impl Writer {
     }
 }
 
+/// What a 409 is about.
+#[derive(Debug, PartialEq, Eq)]
+enum Conflict {
+    /// These own `status.loadBalancer` (rule B21).
+    Rivals(Vec<String>),
+    /// Somebody owns our annotation or conditions, which bear our name: a manifest that was exported and applied.
+    OverOurs,
+    /// The object has changed.
+    Version,
+}
+
+fn conflict(status: &Status) -> Conflict {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    let (ingress, ours): (Vec<_>, Vec<_>) = causes
+        .filter(|cause| cause.reason == "FieldManagerConflict")
+        .partition(|cause| cause.field.starts_with(".status.loadBalancer"));
+    let managers: BTreeSet<String> =
+        ingress.iter().filter_map(|cause| cause.message.split('"').nth(1).map(str::to_owned)).collect();
+    if !managers.is_empty() {
+        Conflict::Rivals(managers.into_iter().collect())
+    } else if ingress.is_empty() && !ours.is_empty() {
+        Conflict::OverOurs
+    } else {
+        Conflict::Version
+    }
+}
+
 /// What server-side apply sends: everything of ours that should be there; what is left out is taken away.
 fn body(owner: &Owner, version: u64, content: Option<(&ServiceStatus, Families)>) -> Value {
     let mut metadata = Map::new();
@@ -173,6 +202,30 @@ mod tests {
                 },
             })
         );
+    }
+
+    fn refused(causes: &[(&str, &str)]) -> Status {
+        let causes: Vec<Value> = causes
+            .iter()
+            .map(|(manager, field)| {
+                let message = format!("conflict with \"{manager}\" using v1");
+                json!({"reason": "FieldManagerConflict", "message": message, "field": field})
+            })
+            .collect();
+        let details = serde_json::from_value(json!({"causes": causes})).unwrap();
+        Status { code: 409, details: Some(details), ..Status::default() }
+    }
+
+    #[test]
+    fn only_who_owns_ingress_is_a_rival() {
+        let ingress = ".status.loadBalancer.ingress";
+        let pool = ".metadata.annotations.heraldlb.io/ip-allocated-from-pool";
+        let condition = ".status.conditions[type=\"heraldlb.io/Allocated\"].status";
+        let cloud = || Conflict::Rivals(vec!["cloud".to_owned()]);
+        assert_eq!(conflict(&refused(&[("argocd", pool), ("argocd", condition)])), Conflict::OverOurs);
+        assert_eq!(conflict(&refused(&[("argocd", pool), ("cloud", ingress)])), cloud());
+        assert_eq!(conflict(&refused(&[("cloud", ingress), ("cloud", ingress)])), cloud(), "named once");
+        assert_eq!(conflict(&refused(&[])), Conflict::Version);
     }
 
     #[test]

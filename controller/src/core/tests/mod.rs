@@ -372,3 +372,97 @@ fn revisions_start_above_everything_that_was_written_before() {
     world.service("web", &json!({}), &json!({}));
     assert!(world.address("10.0.0.0").unwrap().spec.revision >= 100);
 }
+
+#[test]
+fn a_result_for_a_former_service_of_the_name_answers_nothing_for_its_successor() {
+    let mut world = World::running(&["10.0.0.0/30"]);
+    world.hold();
+    world.service("web", &json!({"heraldlb.io/address-pool": "nope"}), &json!({}));
+    world.delete_service("web");
+    world.service("web", &json!({"heraldlb.io/address-pool": "nope"}), &json!({}));
+    world.let_go();
+    assert_eq!(world.condition("web", "Allocated"), pair("False", "UnknownPool"));
+    world.service("web", &json!({}), &json!({}));
+    assert_eq!(world.shows("web"), ["10.0.0.0"]);
+    world.check();
+}
+
+#[test]
+fn endpoints_that_become_ready_while_the_status_is_written_count() {
+    let mut world = World::running(&["10.0.0.0/30"]);
+    world.endpoints("web", &[]);
+    world.hold_statuses();
+    world.service("web", &json!({}), &json!({"externalTrafficPolicy": "Local"}));
+    assert_eq!(world.listed_nodes("10.0.0.0"), Vec::<String>::new());
+    world.one_slice("web", &["n2"]);
+    world.let_go();
+    assert_eq!(world.shows("web"), ["10.0.0.0"]);
+    assert_eq!(world.listed_nodes("10.0.0.0"), ["n2"]);
+}
+
+#[test]
+fn what_the_api_server_refused_for_a_while_is_written_when_it_no_longer_does() {
+    let mut world = World::running(&["10.0.0.0/30"]);
+    world.service("web", &json!({}), &json!({}));
+    world.held_by("10.0.0.0", Some("n1"));
+    world.settle();
+    world.refuses = true;
+    world.advertisement("ad", &json!({"nodeSelectors": [{"matchLabels": {"node": "n2"}}]}));
+    world.pool("second", &json!({"addresses": ["10.0.1.0/30"]}));
+    world.held_by("10.0.0.0", None);
+    world.pass(Duration::from_secs(5));
+    assert_eq!(world.writes, Vec::<&str>::new());
+    world.refuses = false;
+    world.pass(Duration::from_secs(61));
+    assert_eq!(world.listed_nodes("10.0.0.0"), ["n2"]);
+    assert_eq!(world.condition("web", "Announced"), pair("False", "NoHolder"));
+    assert_eq!(world.pool_condition("second"), pair("True", "InForce"));
+    assert_eq!(world.advertisement_reason("ad"), "InForce");
+}
+
+#[test]
+fn an_answer_after_a_deletion_brings_nothing_back() {
+    let mut world = World::running(&["10.0.0.0/30"]);
+    let pinned = json!({"nodeSelectors": [{"matchLabels": {"node": "n2"}}]});
+    world.advertisement("ad", &pinned);
+    world.service("web", &json!({}), &json!({}));
+    world.settle();
+    world.delete_advertisement_before_the_answer("ad");
+    world.pass(Duration::from_secs(40));
+    assert_eq!(world.listed_nodes("10.0.0.0"), Vec::<String>::new(), "it limits nothing any more");
+}
+
+#[test]
+fn another_controllers_service_that_changes_its_type_keeps_no_conditions_of_ours() {
+    let mut world = World::running(&["10.0.0.0/30"]);
+    world.service("web", &json!({"heraldlb.io/address-pool": "nope"}), &json!({}));
+    world.edit_ingress("web", Some("192.0.2.9"), Some("cloud-provider"));
+    world.pass(Duration::from_secs(1));
+    assert!(world.has_marks("web"));
+    world.service("web", &json!({}), &json!({"type": "ClusterIP"}));
+    assert!(!world.has_marks("web"));
+}
+
+#[test]
+fn a_local_service_without_endpoint_is_told_to_look_at_its_pods() {
+    let mut world = World::running(&["10.0.0.0/30"]);
+    world.endpoints("web", &[]);
+    world.service("web", &json!({}), &json!({"externalTrafficPolicy": "Local"}));
+    assert_eq!(world.condition("web", "Announced"), pair("False", "NoNodeQualifies"));
+    assert!(world.message("web", "Announced").contains("look at the Service's pods"));
+}
+
+#[test]
+fn a_fresh_refusal_is_tried_again_soon_beside_a_rival_that_stays() {
+    let mut world = World::running(&["10.0.0.0/30"]);
+    world.service("web", &json!({}), &json!({}));
+    world.edit_ingress("web", Some("192.0.2.9"), Some("cloud-provider"));
+    for _ in 0..10 {
+        world.pass(Duration::from_mins(1));
+    }
+    world.refuses = true;
+    world.service("fresh", &json!({}), &json!({}));
+    world.refuses = false;
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.shows("fresh"), ["10.0.0.1"]);
+}

@@ -11,7 +11,7 @@ use std::{
 use herald_crds::{IPAddressPool, L2Advertisement, LoadBalancerIP};
 use herald_ipam::{PublishResult, ReleaseResult, ReleaseThen, ReleaseWhen, ServiceRef, TakeResult, Version};
 use herald_runtime::watch::Change;
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 
@@ -42,6 +42,9 @@ pub(super) struct World {
     rivals: BTreeMap<ServiceRef, String>,
     /// Jobs that wait to be carried out, while they are held back.
     held: Option<VecDeque<Job>>,
+    holds_statuses_only: bool,
+    /// The API server refuses every update and status.
+    pub(super) refuses: bool,
     /// Writes that changed something, by kind.
     pub(super) writes: Vec<&'static str>,
     pub(super) events: Vec<EventJob>,
@@ -66,6 +69,8 @@ impl World {
             nodes: nodes.into(),
             rivals: BTreeMap::new(),
             held: None,
+            holds_statuses_only: false,
+            refuses: false,
             writes: Vec::new(),
             events: Vec::new(),
         }
@@ -123,8 +128,15 @@ impl World {
         self.held = Some(VecDeque::new());
     }
 
+    /// Only writes of Services' statuses, the others are carried out.
+    pub(super) fn hold_statuses(&mut self) {
+        self.hold();
+        self.holds_statuses_only = true;
+    }
+
     pub(super) fn let_go(&mut self) {
         let held = self.held.take().unwrap_or_default();
+        self.holds_statuses_only = false;
         for job in held {
             self.carry_out(job);
         }
@@ -151,8 +163,10 @@ impl World {
     fn run(&mut self) {
         while let Some(job) = self.core.poll_job() {
             match &mut self.held {
-                Some(held) => held.push_back(job),
-                None => self.carry_out(job),
+                Some(held) if !self.holds_statuses_only || matches!(job, Job::Status(_)) => {
+                    held.push_back(job);
+                }
+                _ => self.carry_out(job),
             }
         }
     }
@@ -161,6 +175,18 @@ impl World {
         self.version += 1;
         Version(self.version)
     }
+}
+
+fn slice(service: &str, nodes: &[&str]) -> EndpointsObject {
+    let endpoints: Vec<Value> = nodes.iter().map(|node| json!({"nodeName": node})).collect();
+    serde_json::from_value(json!({
+        "metadata": {
+            "namespace": "shop", "name": format!("{service}-x"), "resourceVersion": "1",
+            "labels": {"kubernetes.io/service-name": service},
+        },
+        "endpoints": endpoints,
+    }))
+    .unwrap()
 }
 
 fn new_core(now: Now) -> Core {
@@ -212,6 +238,14 @@ impl World {
         let mut advertisement = self.advertisements.remove(name).unwrap();
         advertisement.metadata.resource_version = Some(self.next_version().0.to_string());
         self.handle(Event::Advertisements(Change::Deleted(advertisement.into())));
+        self.run();
+    }
+
+    /// The answer to a write of its status comes after the news that it is gone.
+    pub(super) fn delete_advertisement_before_the_answer(&mut self, name: &str) {
+        let answer = self.advertisements[name].clone();
+        self.delete_advertisement(name);
+        self.handle(Event::Done(Done::Advertisement(name.to_owned(), Some(Box::new(answer.into())))));
         self.run();
     }
 
@@ -289,17 +323,17 @@ impl World {
         self.run();
     }
 
+    /// The list of all slices: one.
     pub(super) fn endpoints(&mut self, service: &str, nodes: &[&str]) {
-        let endpoints: Vec<Value> = nodes.iter().map(|node| json!({"nodeName": node})).collect();
-        let object: EndpointsObject = serde_json::from_value(json!({
-            "metadata": {
-                "namespace": "shop", "name": format!("{service}-x"), "resourceVersion": "1",
-                "labels": {"kubernetes.io/service-name": service},
-            },
-            "endpoints": endpoints,
-        }))
-        .unwrap();
-        self.handle(Event::Endpoints(Change::Replaced(vec![object.into()])));
+        let slice = slice(service, nodes);
+        self.handle(Event::Endpoints(Change::Replaced(vec![slice.into()])));
+        self.run();
+    }
+
+    /// That slice changes.
+    pub(super) fn one_slice(&mut self, service: &str, nodes: &[&str]) {
+        let slice = slice(service, nodes);
+        self.handle(Event::Endpoints(Change::Applied(slice.into())));
         self.run();
     }
 
@@ -355,10 +389,18 @@ impl World {
 
     /// Status and reason of one of a Service's conditions; empty if it has none.
     pub(super) fn condition(&self, name: &str, kind: &str) -> (String, String) {
-        let service = &self.services[&ServiceRef::new("shop", name)];
-        let kind = format!("heraldlb.io/{kind}");
-        let found = service.conditions.iter().find(|condition| condition.type_ == kind);
+        let found = self.find_condition(name, kind);
         found.map(|condition| (condition.status.clone(), condition.reason.clone())).unwrap_or_default()
+    }
+
+    pub(super) fn message(&self, name: &str, kind: &str) -> String {
+        self.find_condition(name, kind).map(|condition| condition.message.clone()).unwrap_or_default()
+    }
+
+    fn find_condition(&self, name: &str, kind: &str) -> Option<&Condition> {
+        let kind = format!("heraldlb.io/{kind}");
+        let service = &self.services[&ServiceRef::new("shop", name)];
+        service.conditions.iter().find(|condition| condition.type_ == kind)
     }
 
     pub(super) fn has_marks(&self, name: &str) -> bool {
@@ -407,12 +449,18 @@ impl World {
             }
             Job::Take(job) => self.take(job),
             Job::Update { address, object } => self.update(address, *object),
-            Job::Read(address) => Done::Read(address, self.addresses.get(&address).cloned().map(Box::new)),
+            Job::Read(address) => {
+                Done::Read(address, Ok(self.addresses.get(&address).cloned().map(Box::new)))
+            }
             Job::Release(job) => self.release(job),
             Job::Status(job) => self.status(job),
             Job::Clear(owner) => {
                 self.clear(&owner.service);
                 Done::Clear(owner.service)
+            }
+            Job::Pool { pool, .. } if self.refuses => Done::Pool(pool.name, None),
+            Job::Advertisement { advertisement, .. } if self.refuses => {
+                Done::Advertisement(advertisement.name, None)
             }
             Job::Pool { pool, status } => {
                 self.writes.push("pool status");
@@ -457,6 +505,7 @@ impl World {
 
     fn update(&mut self, address: IpAddr, mut object: LoadBalancerIP) -> Done {
         let result = match self.addresses.get(&address) {
+            _ if self.refuses => UpdateResult::Refused("not now".to_owned()),
             None => UpdateResult::Gone,
             Some(known) if known.object.metadata.resource_version != object.metadata.resource_version => {
                 UpdateResult::Now(Box::new(known.clone()))
@@ -506,6 +555,9 @@ impl World {
     }
 
     fn try_status(&mut self, job: &StatusJob) -> StatusResult {
+        if self.refuses {
+            return StatusResult::Not(PublishResult::Refused("not now".to_owned()));
+        }
         let name = &job.service.owner.service;
         let rival = self.rivals.get(name).cloned();
         let version = self.next_version();
