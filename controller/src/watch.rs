@@ -106,8 +106,8 @@ async fn newest(client: Client, readiness: Readiness) -> Version {
         };
         // The watch of the same kind begins only after this.
         if trouble != said {
-            tracing::warn!("can't list loadbalancerips: {trouble}; {ADVICE}");
             readiness.missing(REASON, format!("can't list loadbalancerips: {trouble}; {ADVICE}"));
+            tracing::warn!("can't list loadbalancerips: {trouble}; {ADVICE}");
             said = trouble;
         }
         sleep(PAUSE).await;

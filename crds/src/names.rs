@@ -2,8 +2,6 @@
 
 /// The API group of Herald's kinds.
 pub const GROUP: &str = "heraldlb.io";
-/// The API version of Herald's kinds.
-pub const VERSION: &str = "v1beta1";
 
 /// The prefixes under which a Service's annotations are read, strongest first: ours, then MetalLB's two.
 pub const ANNOTATION_PREFIXES: [&str; 3] = ["heraldlb.io/", "metallb.io/", "metallb.universe.tf/"];
@@ -11,8 +9,6 @@ pub const ANNOTATION_PREFIXES: [&str; 3] = ["heraldlb.io/", "metallb.io/", "meta
 pub const LOAD_BALANCER_IPS: &str = "loadBalancerIPs";
 /// Annotation name behind a prefix: the pool to take the address from.
 pub const ADDRESS_POOL: &str = "address-pool";
-/// Annotation name behind a prefix: the key under which Services may share an address.
-pub const ALLOW_SHARED_IP: &str = "allow-shared-ip";
 /// Annotation name behind a prefix, written by Herald: the pool that the address came from.
 pub const IP_ALLOCATED_FROM_POOL: &str = "ip-allocated-from-pool";
 

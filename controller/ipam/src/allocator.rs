@@ -100,17 +100,6 @@ impl Allocator {
     pub fn pool_of(&self, address: IpAddr) -> Option<&PoolName> {
         self.ledger.pool_of(address)
     }
-
-    /// What a Service asks for and does not get; `None` also for a Service nobody has told of.
-    pub fn refusal_of(&self, service: &ServiceRef) -> Option<&Refusal> {
-        self.services.get(service)?.refusal.as_ref()
-    }
-
-    /// How many Services there are, and how many of them have no address.
-    pub fn services(&self) -> (usize, usize) {
-        let without = self.services.values().filter(|service| service.target.is_empty()).count();
-        (self.services.len(), without)
-    }
 }
 
 /// Deciding and carrying out.

@@ -1,5 +1,5 @@
-//! What a Service is to have (COMPAT: allocation rules 1 to 3 and 5), from what it has, what it asks for and what
-//! is free. A pure function: nothing is taken here.
+//! What a Service is to have (the addresses it asks for, else the pool, else any pool), from what it
+//! has, what it asks for and what is free. A pure function: nothing is taken here.
 //!
 //! What it has stays unless the request asks for something else, and stays when that cannot be had.
 
@@ -84,7 +84,7 @@ impl Situation<'_> {
         if both_or_nothing && !all_wanted { self.visible } else { self.has }
     }
 
-    /// Rule 1: addresses asked for by name. A single one on a dual-stack Service is completed from its pool.
+    /// First of all: addresses asked for by name. A single one on a dual-stack Service is completed from its pool.
     fn by_address(
         &self,
         wanted: Addresses,
@@ -127,7 +127,7 @@ impl Situation<'_> {
         }
     }
 
-    /// Rule 1: a pool asked for by name, whatever its `autoAssign`.
+    /// Then: a pool asked for by name, whatever its `autoAssign`.
     fn by_pool(&self, pool: &PoolName, has: Addresses) -> Result<Found, Nothing> {
         if !has.is_empty() && self.all_of(has, pool) {
             return self.complete(has);
@@ -171,7 +171,7 @@ impl Situation<'_> {
         })
     }
 
-    /// Rule 2: any pool. Rule 3: PreferDualStack takes both where a pool has both, else the primary one.
+    /// Else: any pool. PreferDualStack takes both where a pool has both, else the primary one.
     fn automatic(&self) -> Result<Found, Nothing> {
         let (candidates, mut looked) = self.candidates();
         let mut primary_only = None;

@@ -1,4 +1,4 @@
-//! What a Service asks for, read from its annotations and spec fields (COMPAT: annotations, allocation rules 1, 3).
+//! What a Service asks for, read from its annotations and spec fields.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -52,7 +52,7 @@ impl Space {
             let (low, high) = range.numbers();
             let Some((first, last)) = numbering.run(low, high) else { continue };
             by_rank.push(Run { first, last, rank });
-            // No overflow: ranges are disjoint and never all of IPv6 (`RangeError::V4Mapped`).
+            // No overflow: ranges are disjoint and never all of IPv6 (`RangeError::Special`).
             rank += last - first + 1;
         }
         let mut by_number = by_rank.clone();

@@ -230,3 +230,29 @@ fn lean_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMet
         ..ObjectMeta::default()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use herald_crds::names::{ADDRESS_POOL, LOAD_BALANCER_IPS};
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn every_annotation_of_the_api_is_read_under_each_prefix() {
+        let wanted = |annotations: serde_json::Value| {
+            let object: ServiceObject = serde_json::from_value(json!({
+                "metadata": {"namespace": "shop", "name": "web", "annotations": annotations},
+            }))
+            .unwrap();
+            Service::from(object).wanted
+        };
+        let nothing = wanted(json!({}));
+        for prefix in ANNOTATION_PREFIXES {
+            for (name, value) in [(LOAD_BALANCER_IPS, "10.0.0.1"), (ADDRESS_POOL, "second")] {
+                let name = format!("{prefix}{name}");
+                assert_ne!(wanted(json!({name.clone(): value})), nothing, "{name}");
+            }
+        }
+    }
+}
