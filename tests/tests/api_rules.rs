@@ -45,3 +45,26 @@ fn every_rule_accepts_its_good_manifest_and_refuses_its_bad_one_with_its_own_wor
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
     Ok(())
 }
+
+#[test]
+fn an_address_never_changes_and_its_revision_only_grows() -> Result<()> {
+    let lab = Plan::nodes(0).without_herald().start()?;
+    lab.apply_manifests()?;
+    lab.kubectl_apply(
+        "{apiVersion: heraldlb.io/v1beta1, kind: LoadBalancerIP, metadata: {name: 10.0.0.1}, \
+         spec: {address: 10.0.0.1, claimRef: {namespace: shop, name: web}}}",
+    )?;
+    let patch =
+        |spec: &str| lab.kubectl(&["patch", "loadbalancerip", "10.0.0.1", "--type=merge", "--patch", spec]);
+    patch(r#"{"spec": {"address": "10.0.0.1", "revision": 7}}"#)?;
+    for (spec, words) in [
+        (r#"{"spec": {"revision": 6}}"#, "spec.revision only grows"),
+        (r#"{"spec": {"address": "10.0.0.2"}}"#, "the address of a LoadBalancerIP can't change"),
+    ] {
+        match patch(spec) {
+            Ok(_) => bail!("{spec} was accepted"),
+            Err(error) => ensure!(format!("{error:#}").contains(words), "{spec}: {error:#}"),
+        }
+    }
+    Ok(())
+}
