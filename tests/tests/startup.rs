@@ -1,6 +1,11 @@
 //! Starting where something is missing: an error that says what to do, or patience.
 
-use std::{path::Path, time::Duration};
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use herald_lab::{
@@ -78,6 +83,65 @@ fn a_taken_admin_port_is_named() -> Result<()> {
     drop(taken);
     node.start_speaker()?;
     said
+}
+
+/// Starts a controller by hand beside the lab's own, with the rights of ServiceAccount `account`.
+fn second_controller(lab: &Lab, account: &str, admin_addr: &str) -> Result<Process> {
+    let binary = programs::herald("herald-controller")?;
+    let kubeconfig = lab.account_kubeconfig(account)?.display().to_string();
+    let log = lab.dir().join("second-controller.log");
+    // Each run's words alone; the first finds none of an earlier one.
+    let _ = std::fs::remove_file(&log);
+    let args = ["--kubeconfig", &kubeconfig, "--admin-addr", admin_addr];
+    Process::start(&lab.control_plane().host().netns, "the second controller", &binary, args, &log)
+}
+
+/// What a controller's admin address answers.
+fn ask_controller(lab: &Lab, admin_addr: &str, path: &str) -> Result<String> {
+    let to = admin_addr.to_owned();
+    // A socket stays in the namespace that it was made in.
+    let mut stream = lab.control_plane().host().netns.run(move || TcpStream::connect(to))??;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {admin_addr}\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+#[test]
+fn a_controller_whose_port_is_taken_names_the_flag_and_the_one_that_has_it_is_well() -> Result<()> {
+    let (_alone, lab) = lab_alone()?;
+    second_controller(lab, "herald-controller", "127.0.0.1:7472")?.await_words("--admin-addr", PATIENCE)?;
+    for (path, words) in [("/livez", "200 OK"), ("/readyz", "200 OK"), ("/metrics", "herald_")] {
+        let answer = ask_controller(lab, "127.0.0.1:7472", path)?;
+        ensure!(answer.contains(words), "{path}: {answer}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_controller_without_rights_says_which_it_needs_and_ends_when_asked() -> Result<()> {
+    const ADMIN: &str = "127.0.0.1:7999";
+    let (_alone, lab) = lab_alone()?;
+    lab.kubectl_apply(
+        "{apiVersion: v1, kind: ServiceAccount, metadata: {namespace: herald-system, name: nobody}}",
+    )?;
+    let controller = second_controller(lab, "nobody", ADMIN)?;
+    controller.await_words("can't list loadbalancerips", PATIENCE)?;
+    let begun = Instant::now();
+    loop {
+        let answer = ask_controller(lab, ADMIN, "/readyz")?;
+        let services = "watch services: RBAC refuses: grant this service account get, list and watch";
+        if answer.contains(services) && answer.contains("newest resourceVersion: can't list loadbalancerips")
+        {
+            break;
+        }
+        ensure!(begun.elapsed() < PATIENCE, "{answer}");
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+    let ended = controller.terminate()?;
+    ensure!(ended.success(), "{ended}: {}", controller.last_words());
+    Ok(())
 }
 
 #[test]
