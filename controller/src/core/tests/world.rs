@@ -323,14 +323,12 @@ impl World {
         self.run();
     }
 
-    /// The list of all slices: one.
     pub(super) fn endpoints(&mut self, service: &str, nodes: &[&str]) {
         let slice = slice(service, nodes);
         self.handle(Event::Endpoints(Change::Replaced(vec![slice.into()])));
         self.run();
     }
 
-    /// That slice changes.
     pub(super) fn one_slice(&mut self, service: &str, nodes: &[&str]) {
         let slice = slice(service, nodes);
         self.handle(Event::Endpoints(Change::Applied(slice.into())));
