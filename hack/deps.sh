@@ -5,13 +5,16 @@ set -eu
 PATH="$PATH:/usr/sbin:/sbin"
 
 # program:package
-needed=(ip:iproute2 nft:nftables iptables:iptables conntrack:conntrack setpriv:util-linux cc:gcc)
+needed=(ip:iproute2 nft:nftables iptables:iptables conntrack:conntrack setpriv:util-linux)
 [ "${1:-}" = bench ] && needed+=(keepalived:keepalived)
 
 missing=()
 for entry in "${needed[@]}"; do
     command -v "${entry%%:*}" >/dev/null || missing+=("${entry##*:}")
 done
+
+# gcc alone only recommends the C library's headers and start files, which linking needs.
+command -v cc >/dev/null && [ -e /usr/include/stdlib.h ] || missing+=(build-essential)
 
 if [ ${#missing[@]} -gt 0 ]; then
     if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
