@@ -2,7 +2,7 @@
 //!
 //! What must always hold: an object that makes no sense is named in a warning and changes nothing that
 //! works; whatever else is in its list goes on. Status-only changes (each holder's own writes come back
-//! over the watch) never reach the core.
+//! over the watch) reach the core only when other nodes come to stand among the holders, or none does any more.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet, btree_map::Entry},
@@ -221,8 +221,10 @@ pub enum SpecChange {
 }
 
 /// The last good meaning of every address, so that one that stops making sense keeps it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Specs {
+    /// This node.
+    me: NodeName,
     known: BTreeMap<IpAddr, VipSpec>,
     /// Node sets, each held once however many addresses name it.
     sets: HashSet<Arc<[NodeName]>>,
@@ -232,6 +234,17 @@ pub struct Specs {
 }
 
 impl Specs {
+    /// None yet, for the node called `me`.
+    pub fn new(me: &str) -> Self {
+        Self {
+            me: me.into(),
+            known: BTreeMap::new(),
+            sets: HashSet::new(),
+            warned: BTreeMap::new(),
+            nameless: HashSet::new(),
+        }
+    }
+
     /// How many addresses are known.
     pub fn count(&self) -> usize {
         self.known.len()
@@ -288,7 +301,7 @@ impl Specs {
         let spec = self.share_set(spec);
         match self.known.entry(lbip.vip) {
             Entry::Occupied(mut known) => {
-                let news = !same_meaning(known.get(), &spec);
+                let news = !same_meaning(known.get(), &spec, &self.me);
                 known.insert(spec.clone());
                 news.then_some(spec)
             }
@@ -329,8 +342,10 @@ impl Specs {
     }
 }
 
-/// Whether two specs are the same to a core that runs: the hint is for the first list only.
-fn same_meaning(a: &VipSpec, b: &VipSpec) -> bool {
+/// Whether two specs are the same to the core of `me`. Of the hint it needs to know who held the address at the first
+/// list, and from then on whether other nodes are there that do (rule A48), not which.
+fn same_meaning(a: &VipSpec, b: &VipSpec, me: &NodeName) -> bool {
+    let others = |hint: &[NodeName]| hint.iter().any(|name| name != me);
     // Taken apart, so that a new field can't be forgotten here.
     let VipSpec {
         vip,
@@ -340,7 +355,7 @@ fn same_meaning(a: &VipSpec, b: &VipSpec) -> bool {
         preferred,
         conflict_detection,
         ignore_exclusion,
-        holders_hint: _,
+        holders_hint,
     } = a;
     *vip == b.vip
         && *revision == b.revision
@@ -349,6 +364,7 @@ fn same_meaning(a: &VipSpec, b: &VipSpec) -> bool {
         && *preferred == b.preferred
         && *conflict_detection == b.conflict_detection
         && *ignore_exclusion == b.ignore_exclusion
+        && others(holders_hint) == others(&b.holders_hint)
 }
 
 #[cfg(test)]
@@ -439,7 +455,7 @@ mod tests {
 
     #[test]
     fn an_object_that_stops_making_sense_keeps_its_last_good_meaning() {
-        let mut specs = Specs::default();
+        let mut specs = Specs::new("n1");
         let good = |revision| read("10.0.0.1", &spec("10.0.0.1", revision));
         let bad = || read("10.0.0.1", &json!({"address": "10.0.0.1", "announce": {"l2": {}}}));
         assert!(matches!(specs.take(Change::Applied(good(1))), Some(SpecChange::Applied(_))));
@@ -451,7 +467,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_from_a_list_is_gone_and_an_invalid_newcomer_is_not_there() {
-        let mut specs = Specs::default();
+        let mut specs = Specs::new("n1");
         specs.take(Change::Replaced(vec![
             read("10.0.0.1", &spec("10.0.0.1", 1)),
             read("10.0.0.2", &spec("10.0.0.2", 1)),
@@ -466,20 +482,29 @@ mod tests {
     }
 
     #[test]
-    fn a_change_of_status_alone_is_no_news_to_the_core() {
-        let mut specs = Specs::default();
+    fn a_change_of_status_is_news_to_the_core_only_when_other_nodes_come_to_hold_or_cease_to() {
+        let mut specs = Specs::new("n1");
         specs.take(Change::Applied(read("10.0.0.1", &spec("10.0.0.1", 1))));
-        let mut again = read("10.0.0.1", &spec("10.0.0.1", 1)).unwrap();
-        again.own_entry = None;
-        if let Ok(spec) = &mut again.spec {
-            spec.holders_hint = vec!["n2".into()];
+        for (holders, news) in [
+            (vec![], false),
+            (vec!["n1"], false),
+            (vec!["n1", "n2"], true),
+            (vec!["n3"], false),
+            (vec!["n3", "n2"], false),
+            (vec!["n1"], true),
+        ] {
+            let mut again = read("10.0.0.1", &spec("10.0.0.1", 1)).unwrap();
+            again.own_entry = None;
+            if let Ok(spec) = &mut again.spec {
+                spec.holders_hint = holders.iter().copied().map(NodeName::from).collect();
+            }
+            assert_eq!(specs.take(Change::Applied(Ok(again))).is_some(), news, "{holders:?}");
         }
-        assert_eq!(specs.take(Change::Applied(Ok(again))), None);
     }
 
     #[test]
     fn addresses_that_name_the_same_nodes_share_one_set() {
-        let mut specs = Specs::default();
+        let mut specs = Specs::new("n1");
         let listed = |name: &str| {
             read(
                 name,
@@ -503,7 +528,7 @@ mod tests {
 
     #[test]
     fn a_deleted_address_is_told_once() {
-        let mut specs = Specs::default();
+        let mut specs = Specs::new("n1");
         specs.take(Change::Applied(read("10.0.0.1", &spec("10.0.0.1", 1))));
         let gone = || Change::Deleted(read("10.0.0.1", &Value::Null));
         assert_eq!(specs.take(gone()), Some(SpecChange::Deleted(vip("10.0.0.1"))));

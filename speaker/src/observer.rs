@@ -108,6 +108,7 @@ impl<W: Wake> Observer<W> {
     pub fn new(parts: Parts<W>, nodes: NodeChanges) -> Self {
         let lbips = watch_lbips(parts.client.clone(), &parts.name, &parts.readiness);
         Self {
+            specs: Specs::new(&parts.name),
             client: parts.client,
             name: parts.name,
             readiness: parts.readiness,
@@ -115,7 +116,6 @@ impl<W: Wake> Observer<W> {
             reports: parts.reports,
             board: parts.board,
             metrics: parts.metrics,
-            specs: Specs::default(),
             lbips,
             nodes,
             node_id: parts.node_id,

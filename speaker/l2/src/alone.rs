@@ -5,8 +5,10 @@
 use std::cmp::Ordering;
 use std::time::Duration;
 
+use herald_wire::MacAddr;
+
 use crate::config::NodeName;
-use crate::conflict::{Conflict, Probing};
+use crate::conflict::Probing;
 use crate::context::Context;
 use crate::input::{Nodes, VipSpec};
 use crate::output::{Event, ReleaseReason};
@@ -64,6 +66,10 @@ impl Segment {
             self.alone.unheard = unheard;
             let ifindex = self.ifindex();
             cx.event(Event::PeersUnheard { ifindex, unheard });
+            if unheard {
+                // Another may have claimed the same before either knew that there are others (rule A49).
+                self.reannounce_all(cx);
+            }
             self.evaluate_all(cx);
         }
     }
@@ -93,10 +99,18 @@ impl Segment {
     }
 
     /// Rule A49: another machine announces what I hold, and we don't hear each other's hellos.
-    pub(crate) fn gives_way(&mut self, cx: &mut Context, id: VipId, conflict: &Conflict) -> bool {
+    ///
+    /// Somebody else, whichever, has done so since `rival_since`.
+    pub(crate) fn gives_way(
+        &mut self,
+        cx: &mut Context,
+        id: VipId,
+        mac: MacAddr,
+        rival_since: Instant,
+    ) -> bool {
         let Some(mine) = self.vips.get(id).and_then(|vip| vip.mine) else { return false };
-        let lower = self.iface.mac.octets().cmp(&conflict.mac.octets()) == Ordering::Less;
-        let older = cx.now.since(mine.since) > LONG && cx.now.since(conflict.first) <= LONG;
+        let lower = self.iface.mac.octets().cmp(&mac.octets()) == Ordering::Less;
+        let older = cx.now.since(mine.since) > LONG && cx.now.since(rival_since) <= LONG;
         if lower || older {
             return false;
         }

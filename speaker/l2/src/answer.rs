@@ -66,6 +66,9 @@ impl Segment {
             if let Some(client) = client {
                 self.announcement_answered(id, client.ip);
             }
+        } else if arp.is_probe() {
+            // Somebody is about to use an address that this node only watches.
+            self.other_prober(cx, id, arp.sha);
         }
         if let Some(client) = client.filter(|client| !self.is_own_v4(client.ip)) {
             self.proof.client_v4 = Some(client);

@@ -34,6 +34,8 @@ const RETRY_PEER: Duration = Duration::from_millis(200);
 const DEFEND_EVERY: Duration = Duration::from_secs(10);
 /// A conflict not seen for this long is over.
 const OVER_AFTER: Duration = Duration::from_mins(1);
+/// Whoever holds an address refreshes it within two minutes (rule A46): not heard for longer, a rival is gone.
+const RIVAL_GONE_AFTER: Duration = Duration::from_mins(5);
 
 /// What is known of others who speak as an address.
 #[derive(Clone, Copy, Debug, Default)]
@@ -42,6 +44,8 @@ pub(crate) struct Watch {
     /// Rounds of probes without an answer since the last answer; three make an address free (rule A48).
     pub(crate) quiet_rounds: u8,
     pub(crate) conflict: Option<Conflict>,
+    /// Somebody else, whoever, has been speaking as it since then, and did so last then (rule A49).
+    rivals: Option<(Instant, Instant)>,
 }
 
 /// Probes for one address.
@@ -138,6 +142,15 @@ impl Segment {
 
     /// Not now: tries again later.
     pub(crate) fn probe_answered(&mut self, cx: &mut Context, id: VipId, alone: bool) {
+        let pending = self
+            .vips
+            .get(id)
+            .and_then(|vip| vip.watch.as_deref())
+            .is_some_and(|watch| matches!(watch.probing, Probing::Answered { retry } if retry > cx.now));
+        // Each frame of somebody else comes here: a new time for each would leave a timer behind for each.
+        if pending {
+            return;
+        }
         let pause = if alone { Self::reprobe_pause(cx) } else { cx.random.between(RETRY_MIN, RETRY_MAX) };
         let retry = cx.now + pause;
         if let Some(watch) = self.watch(id) {
@@ -147,10 +160,11 @@ impl Segment {
 
     /// Somebody with this Ethernet address speaks as one of our addresses.
     pub(crate) fn other_owner(&mut self, cx: &mut Context, id: VipId, mac: MacAddr) {
-        if mac == self.iface.mac {
+        // Who leaves takes no client back from its successor.
+        if mac == self.iface.mac || self.leaving.is_some() {
             return;
         }
-        let from_peer = self.peers.present().any(|peer| peer.mac == mac);
+        let from_peer = self.is_peers(mac);
         let Some(vip) = self.vips.get(id) else { return };
         if vip.spec.is_none() && vip.mine.is_none() {
             return;
@@ -166,16 +180,30 @@ impl Segment {
     /// Somebody asks whether anybody has an address that this node may be about to claim.
     pub(crate) fn other_prober(&mut self, cx: &mut Context, id: VipId, mac: MacAddr) {
         let probing = self.vips.get(id).and_then(|vip| vip.watch.as_deref()).is_some_and(Watch::is_probing);
-        let from_peer = self.peers.present().any(|peer| peer.mac == mac);
-        if probing && !from_peer {
+        if !probing || self.is_peers(mac) {
+            return;
+        }
+        if self.peers_unheard() {
+            // Probably a node in the same position: he owns nothing either. One of the two will be first next time.
+            self.probe_answered(cx, id, true);
+            self.evaluate(cx, id);
+        } else {
             self.owner_found(cx, id, mac, false);
         }
     }
 
+    /// The Ethernet address of a peer; of one that has left or died, too, unless hellos may be filtered (rule A48).
+    fn is_peers(&self, mac: MacAddr) -> bool {
+        let unheard = self.peers_unheard();
+        self.peers.iter().any(|peer| peer.mac == mac && !(unheard && peer.is_gone()))
+    }
+
     fn conflict_held(&mut self, cx: &mut Context, id: VipId, mac: MacAddr) {
-        let (now, ifindex) = (cx.now, self.ifindex());
+        let now = cx.now;
+        let first = self.conflict_due(id).is_none();
         let Some(conflict) = self.note_conflict(cx, id, mac, true) else { return };
-        if self.peers_unheard() && self.gives_way(cx, id, &conflict) {
+        let rival_since = self.rival_since(now, id);
+        if self.peers_unheard() && self.gives_way(cx, id, mac, rival_since) {
             return;
         }
         if conflict.defended.is_none_or(|at| now.since(at) >= DEFEND_EVERY) {
@@ -184,7 +212,21 @@ impl Segment {
             }
             self.reannounce(cx, id);
         }
-        let _ = ifindex;
+        if first {
+            // Finds the conflict's end among the dates of this address; an earlier one stays.
+            self.evaluate(cx, id);
+        }
+    }
+
+    /// Since when somebody else has been speaking as this address: he does so now.
+    fn rival_since(&mut self, now: Instant, id: VipId) -> Instant {
+        let Some(watch) = self.watch(id) else { return now };
+        let since = match watch.rivals {
+            Some((since, last)) if now.since(last) < RIVAL_GONE_AFTER => since,
+            _ => now,
+        };
+        watch.rivals = Some((since, now));
+        since
     }
 
     fn owner_found(&mut self, cx: &mut Context, id: VipId, mac: MacAddr, from_peer: bool) {
@@ -227,7 +269,6 @@ impl Segment {
         if before.is_none_or(|before| before.mac != mac && now.since(before.first) >= DEFEND_EVERY) {
             cx.event(Event::Conflict { vip, ifindex, mac, held });
         }
-        self.vips.set_due(id, Some(now + OVER_AFTER));
         Some(conflict)
     }
 

@@ -28,6 +28,8 @@ pub(crate) struct Context {
     pub(crate) old_boots: Vec<Boot>,
     /// Frames sent by (this boot, ifindex), for the replay window of everybody else and for rule A52.
     pub(crate) sent: BTreeMap<u32, u64>,
+    /// The table version with which an interface that went begins when it is back in this boot.
+    pub(crate) versions: BTreeMap<u32, u64>,
     pub(crate) node: NodeState,
     pub(crate) random: Random,
     pub(crate) counters: Counters,
@@ -45,6 +47,7 @@ impl Context {
             boot: random.boot(),
             old_boots: Vec::new(),
             sent: BTreeMap::new(),
+            versions: BTreeMap::new(),
             node: NodeState::default(),
             random,
             counters: Counters::default(),
@@ -64,6 +67,7 @@ impl Context {
             self.old_boots.remove(0);
         }
         self.sent.clear();
+        self.versions.clear();
     }
 
     /// The number of the next frame on an interface.

@@ -243,6 +243,8 @@ impl Core {
             segment.remove_spec(&mut self.cx, placed.spec.vip, true);
             placed.on = None;
         }
+        // Nobody was told: should it come back under its index, a gap in the versions makes peers ask (rule A14).
+        self.cx.versions.insert(ifindex, segment.next_version());
     }
 
     fn set_node(&mut self, node: NodeState) {

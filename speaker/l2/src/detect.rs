@@ -1,7 +1,8 @@
 //! Who is alive: measured loss, suspicion, evidence, death (rules A17-A19, A21, A23).
 //!
 //! Must always hold: a peer is declared dead only on evidence of e^32 against loss, gathered while this node could
-//! prove that it is connected itself. Without kernel probes DEAD is GONE (rule A23 [1]).
+//! prove that it is connected itself. Without kernel probes DEAD is GONE (rule A23; grace
+//! comes with the failover work).
 
 use std::time::Duration;
 
@@ -76,17 +77,22 @@ pub(crate) struct Suspicion {
     proved: Duration,
     /// Up to where that has been reckoned.
     covered_to: Instant,
+    /// Since when it is asked for, again after this node was cut off.
+    asked_since: Instant,
 }
 
 impl Suspicion {
     fn new(silence: Duration, now: Instant) -> Self {
-        Self { since: now, before: silence, proved: Duration::ZERO, covered_to: now }
+        Self { since: now, before: silence, proved: Duration::ZERO, covered_to: now, asked_since: now }
     }
 
     /// Rule A21: time without fresh proof counts for nothing. `fresh` is 6f; after twice that the node was cut off,
     /// and what it gathered before says nothing about the peer.
-    fn reckon(&mut self, now: Instant, proof: Option<Instant>, fresh: Duration) {
-        let Some(proof) = proof else { return };
+    ///
+    /// Whether it has to be asked for once more.
+    fn reckon(&mut self, now: Instant, proof: Option<Instant>, fresh: Duration) -> bool {
+        let Some(proof) = proof else { return false };
+        let mut cut_off = false;
         if proof > self.covered_to {
             let gap = proof.since(self.covered_to);
             if gap <= fresh {
@@ -94,6 +100,9 @@ impl Suspicion {
             } else if gap > fresh * 2 {
                 self.before = Duration::ZERO;
                 self.proved = Duration::ZERO;
+                // Shouting may have ended meanwhile: what counts from now on must have been asked from now on.
+                self.asked_since = proof;
+                cut_off = true;
             } else if self.proved.is_zero() {
                 self.before = Duration::ZERO;
             }
@@ -104,6 +113,7 @@ impl Suspicion {
             self.proved += end.since(self.covered_to);
             self.covered_to = end;
         }
+        cut_off
     }
 
     /// E of rule A21. `answers`: peers answer a SUSPECT at once (rule A19), so each f of it unanswered counts.
@@ -144,6 +154,7 @@ impl Segment {
         let (now, f, h) = (cx.now, cx.f(), cx.h());
         let ifindex = self.ifindex();
         let proof = self.latest_proof();
+        let mut cut_off = false;
         let Some(peer) = self.peers.get_mut(node) else { return };
         let silence = now.since(peer.last_heard);
         let suspect_at = peer.last_heard + peer.interval * 2 + f * 2;
@@ -169,7 +180,7 @@ impl Segment {
             }
             Status::Alive => suspect_at,
             Status::Suspected(suspicion) => {
-                suspicion.reckon(
+                cut_off = suspicion.reckon(
                     now,
                     proof.filter(|(asked, _)| *asked >= suspicion.since).map(|(_, at)| at),
                     f * 6,
@@ -189,6 +200,9 @@ impl Segment {
                 }
             }
         };
+        if cut_off {
+            self.hello_soon(cx);
+        }
         let next = match self.peers.get(node) {
             Some(peer) => [peer.reserved_until, peer.table.next_request().filter(|_| !peer.is_gone())]
                 .into_iter()
@@ -205,12 +219,13 @@ impl Segment {
         let proof = self.latest_proof();
         if let Some(peer) = self.peers.get_mut(node)
             && let Status::Suspected(suspicion) = &mut peer.status
-        {
-            suspicion.reckon(
+            && suspicion.reckon(
                 now,
                 proof.filter(|(asked, _)| *asked >= suspicion.since).map(|(_, at)| at),
                 fresh,
-            );
+            )
+        {
+            self.hello_soon(cx);
         }
     }
 
@@ -239,7 +254,7 @@ impl Segment {
     /// Is anybody suspected, and not for so long that shouting is pointless?
     pub(crate) fn suspects_lately(&self, now: Instant) -> bool {
         self.peers.iter().any(|peer| match &peer.status {
-            Status::Suspected(suspicion) => now.since(suspicion.since) < SHOUT_FOR,
+            Status::Suspected(suspicion) => now.since(suspicion.asked_since) < SHOUT_FOR,
             _ => false,
         })
     }
@@ -299,8 +314,9 @@ mod tests {
         suspicion.reckon(ms(110), Some(ms(91)), F * 6);
         let before = suspicion.evidence(H, F, LOSS_FLOOR, true);
         assert!(before > 20.0);
-        // Cut off until 500 ms, when the next proof comes.
-        suspicion.reckon(ms(500), Some(ms(500)), F * 6);
+        // Cut off until 500 ms, when the next proof comes: it is asked anew.
+        assert!(suspicion.reckon(ms(500), Some(ms(500)), F * 6));
+        assert_eq!(suspicion.asked_since, ms(500));
         assert!(suspicion.evidence(H, F, LOSS_FLOOR, true) < 1.0);
     }
 

@@ -72,6 +72,13 @@ struct Changed {
     repeats: u8,
 }
 
+impl Hellos {
+    /// Those of an interface that has been here before in this boot.
+    pub(crate) fn from_version(version: u64) -> Self {
+        Self { version, ..Self::default() }
+    }
+}
+
 /// One version's worth of changes.
 #[derive(Debug)]
 struct Change {
@@ -170,6 +177,11 @@ impl Segment {
         self.hellos.changes.iter().map(|change| change.version).fold(self.hellos.version, u64::max)
     }
 
+    /// The version after all that was ever said here.
+    pub(crate) fn next_version(&self) -> u64 {
+        self.newest_version() + 1
+    }
+
     fn send_changes(&mut self, cx: &mut Context) {
         let mut budget = BURST;
         let mut later = VecDeque::new();
@@ -249,7 +261,7 @@ impl Segment {
             // A node that takes nothing is not waited for when its turn comes (rule A32).
             able: self.is_able() && !self.node_is_excluded(cx),
             interval_ms: u16::try_from(interval).unwrap_or(u16::MAX),
-            // Rule A27 [3].
+            // Comes with the failover work (rule A27).
             reach: 0,
             table_version: TableVersion(self.hellos.version),
             mac: self.iface.mac,

@@ -493,6 +493,6 @@ impl Segment {
 }
 
 fn standing(cx: &Context, mine: &Mine) -> Standing {
-    // Reach comes with rule A27 [3]; zero does not count.
+    // Reach comes with the failover work (rule A27); zero does not count.
     Standing { revision: mine.revision, reach: 0, epoch: mine.epoch, node: cx.config.node }
 }

@@ -1,4 +1,5 @@
-//! Leaving: BYE, and answering until everything is claimed (rule A44 [1]; OFFER and BYE RESTART come with A43 [3]).
+//! Leaving: BYE, and answering until everything is claimed (rule A44). OFFER and BYE RESTART come
+//! with the failover work (rule A43).
 
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ impl Leaving {
 }
 
 impl Segment {
-    /// Rule A44 [1]: peers claim at once; meanwhile this node goes on answering.
+    /// Rule A44: peers claim at once; meanwhile this node goes on answering.
     pub(crate) fn leave(&mut self, cx: &Context) {
         if self.leaving.is_none() {
             self.state = Lifecycle::Leaving;

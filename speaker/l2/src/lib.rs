@@ -6,22 +6,22 @@
 //!
 //! | module | rules | owns |
 //! |---|---|---|
-//! | `core` | 1, 24 (stall), 42 (lists) | the node: interfaces, specs, time, dispatch |
-//! | `placement` | 50 | which interface carries an address |
-//! | `segment` | 3, 24, 51 | one interface: state, and what is due |
-//! | `receive` | 5, 9, 39, 52 | hello frames in, check by check |
-//! | `leave` | 44 | BYE |
-//! | `specs` | 29, 42 | its specs, groups and filter |
-//! | `vips`, `holdings` | 30, 31, 34, 37 | what is known of each address; decisions carried out |
-//! | `peers` | 6, 7, 9, 31 (reservations) | who is known, replay, challenge |
-//! | `hello`, `tables` | 10-15 | what hellos say and when, table versions, deltas, SYNC |
-//! | `detect` | 17-21, 23 | loss, suspicion, evidence, death |
-//! | `proof` | 25, 26 | two-way proof, mute |
-//! | `ownership` | 28-36, 41, 42 | pure decisions over plain data |
-//! | `announce` | 37-39, 46 | announcing, paced by the governor |
+//! | `core` | A1, A24 (stall), A42 (lists) | the node: interfaces, specs, time, dispatch |
+//! | `placement` | A50 | which interface carries an address |
+//! | `segment` | A3, A24, A51 | one interface: state, and what is due |
+//! | `receive` | A5, A9, A39, A52 | hello frames in, check by check |
+//! | `leave` | A44 | BYE |
+//! | `specs` | A29, A42 | its specs, groups and filter |
+//! | `vips`, `holdings` | A30, A31, A34, A37 | what is known of each address; decisions carried out |
+//! | `peers` | A6, A7, A9, A31 (reservations) | who is known, replay, challenge |
+//! | `hello`, `tables` | A10-A15 | what hellos say and when, table versions, deltas, SYNC |
+//! | `detect` | A17-A21, A23 | loss, suspicion, evidence, death |
+//! | `proof` | A25, A26 | two-way proof, mute |
+//! | `ownership` | A28-A36, A41, A42 | pure decisions over plain data |
+//! | `announce` | A37-A39, A46 | announcing, paced by the governor |
 //! | `answer` | (RFC 826, 4861, 4862) | ARP and NS, the hot path |
-//! | `conflict` | 33 (probes), 47 | foreign owners |
-//! | `alone` | 35, 48, 49 | nobody else heard |
+//! | `conflict` | A33 (probes), A47 | foreign owners |
+//! | `alone` | A35, A48, A49 | nobody else heard |
 //!
 //! # Driving it
 //!

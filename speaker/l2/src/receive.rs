@@ -227,9 +227,9 @@ impl Segment {
                     self.hear_all(cx, node, &listed);
                 }
             }
-            // RESTART keeps claims only while the kernel is probed (rules A22, A23 [3]).
+            // RESTART keeps claims only while the kernel is probed (rules A22, A23), with the failover work.
             Message::Bye(_) => self.peer_gone(cx, node, Gone::Left),
-            // Rules A40 and A43 [3]; unknown types are ignored (rule A9).
+            // Rules A40 and A43 come with the failover work; unknown types are ignored (rule A9).
             Message::Offer(_) | Message::Tell(_) | Message::Unknown(_) => cx.counters.ignored += 1,
         }
     }

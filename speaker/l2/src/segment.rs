@@ -71,13 +71,13 @@ impl Segment {
     pub(crate) fn new(cx: &Context, iface: Interface) -> Self {
         Self {
             listen_since: iface.carrier.then_some(cx.now),
-            iface,
             state: Lifecycle::Listen,
             active_since: None,
             idle_since: None,
             peers: Peers::default(),
             vips: VipTable::default(),
-            hellos: Hellos::default(),
+            hellos: Hellos::from_version(cx.versions.get(&iface.ifindex).copied().unwrap_or_default()),
+            iface,
             proof: Proof::default(),
             announcer: Announcer::default(),
             alone: Alone::default(),
@@ -141,7 +141,7 @@ impl Segment {
                 self.handle_sealed(cx, ethernet, &sealed);
                 self.settle(cx);
             }
-            // Kernel probes are rule A22 [3].
+            // Kernel probes come with the failover work (rule A22).
             Ok(Frame { payload: Payload::Echo(_), .. }) | Err(WireError::NotHandled { .. }) => {
                 cx.counters.ignored += 1;
             }
@@ -158,7 +158,7 @@ impl Segment {
             boot: cx.boot,
             ifindex: IfIndex(self.ifindex()),
             counter: cx.next_counter(self.ifindex()),
-            // Until rule A8 [3]: the key that everybody has longest.
+            // Until rule A8 is done, with the failover work: the key that everybody has longest.
             key: cx.config.keys.ids().iter().next().unwrap_or_default(),
             flags: if cx.node.cordoned { Flags::CORDONED } else { Flags::NONE },
         };

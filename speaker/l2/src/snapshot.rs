@@ -1,5 +1,6 @@
 //! The core's insides as plain data, for /debug, /metrics and status. Built on demand, never on the hot path.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -225,42 +226,45 @@ impl Segment {
             able: self.is_able(),
             interval: self.hello_interval(cx),
             peers_unheard: self.peers_unheard(),
-            peers: self.peers.iter().map(|peer| self.peer_snapshot(cx, peer)).collect(),
+            peers: self.peer_snapshots(cx),
             holdings,
             others,
         }
     }
 
-    fn peer_snapshot(&self, cx: &Context, peer: &Peer) -> PeerSnapshot {
-        let loss = peer.loss.estimate();
-        let (state, evidence) = match (&peer.status, peer.state) {
-            (Status::Gone { .. }, _) => (PeerState::Gone, 0.0),
-            (Status::Suspected(suspicion), _) => {
-                (PeerState::Suspected, suspicion.evidence(peer.interval, cx.f(), loss, true))
-            }
-            (Status::Alive, State::Listen | State::Other(_)) => (PeerState::Listening, 0.0),
-            (Status::Alive, State::Active) => (PeerState::Active, 0.0),
-            (Status::Alive, State::Leaving) => (PeerState::Leaving, 0.0),
-        };
-        let claims = self
-            .vips
-            .iter()
-            .filter(|(_, vip)| {
-                vip.claims.iter().any(|claim| claim.node == peer.node && claim.boot == peer.boot)
-            })
-            .count();
-        PeerSnapshot {
-            node: peer.node,
-            name: peer.name.clone(),
-            boot: peer.boot,
-            mac: peer.mac,
-            state,
-            silence: cx.now.since(peer.last_heard),
-            interval: peer.interval,
-            loss,
-            evidence,
-            claims,
-            hellos: (peer.loss.heard, peer.loss.missed),
+    fn peer_snapshots(&self, cx: &Context) -> Vec<PeerSnapshot> {
+        // One walk over the addresses for all peers: this is on the thread that answers clients.
+        let mut claims: BTreeMap<(NodeId, Boot), usize> = BTreeMap::new();
+        for claim in self.vips.iter().flat_map(|(_, vip)| &vip.claims) {
+            *claims.entry((claim.node, claim.boot)).or_default() += 1;
         }
+        let claims = |peer: &Peer| claims.get(&(peer.node, peer.boot)).copied().unwrap_or_default();
+        self.peers.iter().map(|peer| peer_snapshot(cx, peer, claims(peer))).collect()
+    }
+}
+
+fn peer_snapshot(cx: &Context, peer: &Peer, claims: usize) -> PeerSnapshot {
+    let loss = peer.loss.estimate();
+    let (state, evidence) = match (&peer.status, peer.state) {
+        (Status::Gone { .. }, _) => (PeerState::Gone, 0.0),
+        (Status::Suspected(suspicion), _) => {
+            (PeerState::Suspected, suspicion.evidence(peer.interval, cx.f(), loss, true))
+        }
+        (Status::Alive, State::Listen | State::Other(_)) => (PeerState::Listening, 0.0),
+        (Status::Alive, State::Active) => (PeerState::Active, 0.0),
+        (Status::Alive, State::Leaving) => (PeerState::Leaving, 0.0),
+    };
+    PeerSnapshot {
+        node: peer.node,
+        name: peer.name.clone(),
+        boot: peer.boot,
+        mac: peer.mac,
+        state,
+        silence: cx.now.since(peer.last_heard),
+        interval: peer.interval,
+        loss,
+        evidence,
+        claims,
+        hellos: (peer.loss.heard, peer.loss.missed),
     }
 }

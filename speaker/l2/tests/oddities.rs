@@ -9,6 +9,7 @@
 mod lan;
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use herald_l2::{Core, Event, Input, Interface, Lifecycle, MacAddr, NodeState, Nodes, Output, ReleaseReason};
 use herald_wire::arp::Arp;
@@ -43,6 +44,103 @@ fn with_hellos_filtered_and_arp_passing_one_node_holds_the_address() {
         lan.run_for(5_000);
         assert_eq!(lan.holder(VIP), holder);
     }
+}
+
+/// The controller's default lets all nodes hold an address: that others are there stands in `status.holders` only, as
+/// soon as they hold something, too.
+#[test]
+fn with_hellos_filtered_nodes_that_claimed_unknown_to_each_other_come_down_to_one() {
+    for seed in 0..10 {
+        let mut lan = Lan::new(3);
+        lan.seed(seed + 1);
+        lan.hellos_filtered = true;
+        lan.run_for(5_000);
+        lan.spec_everywhere(&spec(VIP, 1));
+        let status_follows = |lan: &mut Lan, seconds: u64| {
+            for _ in 0..seconds * 2 {
+                lan.run_for(500);
+                let mut seen = spec(VIP, 1);
+                seen.holders_hint = lan.holders(VIP).into_iter().map(name).collect();
+                lan.spec_everywhere(&seen);
+            }
+        };
+        status_follows(&mut lan, 20);
+        let holder = lan.holder(VIP);
+        // And when it dies, another finds out by asking.
+        lan.kill(holder);
+        status_follows(&mut lan, 30);
+        assert_ne!(lan.holder(VIP), holder);
+    }
+}
+
+#[test]
+fn strangers_who_speak_as_an_address_do_not_put_off_the_end_of_its_spec() {
+    let mut lan = Lan::new(1);
+    lan.spec_everywhere(&spec(VIP, 1));
+    lan.run_for(3_000);
+    lan.holder(VIP);
+    lan.input(0, Input::SpecDeleted(VIP.parse().unwrap()));
+    let deleted = lan.now;
+    let stranger = MacAddr(2, 0, 0, 0, 0, 0x99);
+    for _ in 0..300 {
+        let frame =
+            Arp::gratuitous_request(VIP.parse().unwrap(), stranger).to_frame(Ethernet::broadcast(stranger));
+        lan.transmit(usize::MAX, frame);
+        lan.run_for(10);
+    }
+    let released = lan.log.iter().find(|(_, _, event)| matches!(event, Event::Released { .. })).unwrap();
+    assert_eq!(released.0.since(deleted), Duration::from_secs(2));
+    // A minute after its last frame the stranger is gone.
+    lan.run_for(70_000);
+    assert!(lan.log.iter().any(|(_, _, event)| matches!(event, Event::ConflictOver { .. })));
+}
+
+#[test]
+fn somebody_who_probes_for_an_address_being_probed_for_gets_it() {
+    let mut lan = Lan::new(1);
+    lan.run_for(3_000);
+    let mut careful = spec(VIP, 1);
+    careful.conflict_detection = true;
+    lan.spec_everywhere(&careful);
+    lan.run_for(60);
+    let stranger = MacAddr(2, 0, 0, 0, 0, 0x99);
+    let probe = Arp::probe(VIP.parse().unwrap(), stranger).to_frame(Ethernet::broadcast(stranger));
+    lan.transmit(usize::MAX, probe);
+    lan.run_for(5_000);
+    assert!(lan.holders(VIP).is_empty());
+    assert!(lan.log.iter().any(|(_, _, event)| matches!(event, Event::Conflict { held: false, .. })));
+}
+
+#[test]
+fn a_peer_that_has_just_died_is_no_stranger() {
+    let mut lan = Lan::new(3);
+    lan.run_for(1_500);
+    lan.spec_everywhere(&spec(VIP, 1));
+    lan.run_for(1_000);
+    let died = lan.holder(VIP);
+    lan.kill(died);
+    lan.run_for(1_000);
+    assert_ne!(lan.holder(VIP), died);
+    let late =
+        Arp::gratuitous_request(VIP.parse().unwrap(), mac(died)).to_frame(Ethernet::broadcast(mac(died)));
+    lan.transmit(usize::MAX, late);
+    lan.run_for(1_000);
+    assert!(!lan.log.iter().any(|(_, _, event)| matches!(event, Event::Conflict { .. })));
+}
+
+#[test]
+fn an_interface_that_goes_and_is_back_at_once_holds_up_nothing() {
+    let mut lan = Lan::new(3);
+    lan.run_for(1_500);
+    lan.spec_everywhere(&spec(VIP, 1));
+    lan.run_for(1_000);
+    let holder = lan.holder(VIP);
+    lan.input(holder, Input::Interfaces(Vec::new()));
+    lan.input(holder, Input::Interfaces(vec![interface(holder)]));
+    assert!(lan.holders(VIP).is_empty());
+    // Before it has listened to its end, another has learnt that nobody holds the address.
+    lan.run_for(700);
+    assert_ne!(lan.holder(VIP), holder);
 }
 
 /// One node with two interfaces on one segment: what it sends on either comes in on the other.
@@ -188,7 +286,7 @@ fn a_stopped_process_that_wakes_is_a_newcomer_and_answers_nothing() {
     lan.spec_everywhere(&spec(VIP, 1));
     lan.run_for(3_000);
     assert_eq!(lan.holder(VIP), 0);
-    lan.now += std::time::Duration::from_millis(200);
+    lan.now += Duration::from_millis(200);
     let core = &mut lan.nodes[0].core;
     assert_eq!(core.begin_turn(lan.now), herald_l2::Turn::Stalled);
     assert_eq!(core.snapshot().segments[0].state, Lifecycle::Listen);

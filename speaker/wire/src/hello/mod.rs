@@ -54,7 +54,7 @@
 //! Writing: [`Keyring::seal`]. Reading, in the order of rule A5, cheapest first: [`Sealed::parse`] (length, magic,
 //! version), [`Verifier::verify`] (cluster, key id, tag, own node), the caller's [`crate::ReplayWindow`], then
 //! [`Verified::message`]. A frame in our own node's name is reported only once its tag has been verified, because
-//! what follows from it (rule 52 falls silent on an interface, DuplicateNode is shown to users) must not be had
+//! what follows from it (rule A52 falls silent on an interface, DuplicateNode is shown to users) must not be had
 //! for a forged one.
 
 mod codec;
