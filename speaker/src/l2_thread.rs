@@ -2,7 +2,7 @@
 //!
 //! What must always hold: the loop never waits for anything but frames, the core's next deadline, a change of
 //! the interfaces and commands; it takes bursts of frames and of commands in pieces, so that the core's timers come
-//! in between (a turn that lasts 120 ms makes this node a newcomer, rule A24); it writes no log, as a full pipe
+//! in between (3h without a call of the core make this node a newcomer, rule A24); it writes no log, as a full pipe
 //! would stop it; and it survives every interface coming, going and failing. It decides nothing about addresses:
 //! the core does.
 
@@ -18,6 +18,7 @@ use std::{
 
 use herald_l2::{Core, Event, Input, Instant, Interface, MacAddr, Output, Turn, glob_matches};
 use herald_net::{
+    Queues,
     clock::boottime_nanos,
     poller::{Poller, Waker},
     priority::{self, Priority},
@@ -33,6 +34,9 @@ use crate::{
 
 /// Frames read from one socket before the timers and the other sockets have their turn.
 const BURST: usize = 32;
+/// Hellos among them that are read before the others get their turn: who floods us with forged ones must not keep
+/// clients from their answers.
+const HELLOS_FIRST: usize = 24;
 /// Frames of one interface thrown away after a stall (rule A24); what a flood adds meanwhile is answered or not.
 const DISCARD: usize = 4096;
 /// Longest time for commands in one turn.
@@ -41,7 +45,7 @@ const COMMANDS: Duration = Duration::from_millis(2);
 const FRAME: usize = 16 * 1024;
 /// The loop turns at least this often, which /livez looks at.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// Handing over takes a second at most (rule A44); whatever holds it up longer must not hold up the exit.
+/// Handing over takes 250 ms at most (rule A44, `leave` of the core); whatever holds it up longer must not hold up the exit.
 const HAND_OVER: Duration = Duration::from_secs(3);
 
 impl Wake for Waker {
@@ -180,8 +184,11 @@ impl L2 {
 
     /// A burst of frames of one interface.
     fn frames(&mut self, ifindex: u32) {
-        for _ in 0..BURST {
-            let Some(bytes) = self.ports.receive(ifindex, &mut self.buffer, &self.link) else { return };
+        for turn in 0..BURST {
+            let queues = if turn < HELLOS_FIRST { Queues::HellosFirst } else { Queues::OthersOnly };
+            let Some(bytes) = self.ports.receive(ifindex, queues, &mut self.buffer, &self.link) else {
+                return;
+            };
             self.core.handle(now(), Input::Frame { ifindex, bytes });
             self.flush();
         }

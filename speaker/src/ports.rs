@@ -10,7 +10,7 @@ use std::{
 
 use herald_l2::Core;
 use herald_net::{
-    L2Socket, OpenError,
+    L2Socket, OpenError, Queues,
     clock::boottime_nanos,
     poller::{Poller, Token},
 };
@@ -60,9 +60,15 @@ impl Ports {
     }
 
     /// The next frame of an interface; `None`: none now.
-    pub fn receive<'b>(&mut self, ifindex: u32, buffer: &'b mut [u8], link: &Link) -> Option<&'b [u8]> {
+    pub fn receive<'b>(
+        &mut self,
+        ifindex: u32,
+        queues: Queues,
+        buffer: &'b mut [u8],
+        link: &Link,
+    ) -> Option<&'b [u8]> {
         let port = self.in_use.get(&ifindex)?;
-        match port.socket.receive(buffer) {
+        match port.socket.receive_from(queues, buffer) {
             Ok(frame) => frame,
             Err(error) => {
                 trouble(link, port, "receiving failed, opening the socket anew", &error);
@@ -83,10 +89,14 @@ impl Ports {
     }
 
     /// Sends a frame; it may get lost, here as on the wire.
-    pub fn send(&self, ifindex: u32, frame: &[u8]) {
-        if let Some(port) = self.in_use.get(&ifindex) {
-            // A full queue or a link that is down: whatever matters is repeated, and the monitor tells of the link.
-            let _ = port.socket.send(frame);
+    ///
+    /// A socket whose interface has gone is closed, and opened anew by [`Self::tend`]: an interface that is back under
+    /// its old index so quickly that nobody saw it go is bound to nothing.
+    pub fn send(&mut self, ifindex: u32, frame: &[u8]) {
+        let Some(port) = self.in_use.get(&ifindex) else { return };
+        // Else a full queue or a link that is down: whatever matters is repeated, and the monitor tells of the link.
+        if port.socket.send(frame).is_err_and(|error| herald_net::is_unbound(&error)) {
+            self.in_use.remove(&ifindex);
         }
     }
 

@@ -33,6 +33,20 @@ pub struct L2Socket {
     ifindex: u32,
 }
 
+/// Where the next frame is taken from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queues {
+    /// Hellos, and others when none waits.
+    HellosFirst,
+    /// Whatever is no hello.
+    OthersOnly,
+}
+
+/// Whether a socket that gave this error on sending is bound to no interface any more, even if its interface is back.
+pub fn is_unbound(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENXIO | libc::ENODEV))
+}
+
 /// A packet socket could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -110,7 +124,16 @@ impl L2Socket {
     ///
     /// `None` also when the interface went down: the interface monitor tells that, and it may come back.
     pub fn receive<'b>(&self, buffer: &'b mut [u8]) -> io::Result<Option<&'b [u8]>> {
-        let len = match self.hellos.receive(buffer)? {
+        self.receive_from(Queues::HellosFirst, buffer)
+    }
+
+    /// The next frame of these queues, as [`Self::receive`].
+    pub fn receive_from<'b>(&self, queues: Queues, buffer: &'b mut [u8]) -> io::Result<Option<&'b [u8]>> {
+        let hello = match queues {
+            Queues::HellosFirst => self.hellos.receive(buffer)?,
+            Queues::OthersOnly => None,
+        };
+        let len = match hello {
             Some(len) => Some(len),
             None => self.others.receive(buffer)?,
         };

@@ -21,4 +21,4 @@ pub mod priority;
 
 mod l2_socket;
 
-pub use crate::l2_socket::{L2Socket, OpenError};
+pub use crate::l2_socket::{L2Socket, OpenError, Queues, is_unbound};

@@ -10,7 +10,7 @@ use std::thread;
 
 use herald_net::clock::boottime_nanos;
 use herald_net::poller::{Poller, Token};
-use herald_net::{L2Socket, OpenError};
+use herald_net::{L2Socket, OpenError, Queues, is_unbound};
 use herald_wire::hello::{self, Header, KeyId, Keyring, Message, Secret};
 use herald_wire::{
     Arp, Boot, ClusterId, Counter, Echo, Ethernet, IfIndex, MacAddr, Ndp, NodeId, Salt, arp, echo, ndp,
@@ -359,6 +359,25 @@ fn a_flood_of_questions_neither_delays_nor_loses_a_hello() {
 }
 
 #[test]
+fn a_flood_of_hellos_does_not_keep_a_question_from_being_read() {
+    namespace::with_veth(|| {
+        let (ours, peer) = sockets();
+        flood(&peer, &hello(1, hello::GROUP), 100);
+        let question = Arp::who_has(VIP4, FOREIGN4, PEER).to_frame(Ethernet::broadcast(PEER));
+        peer.send(&question).unwrap();
+        let mut buffer = [0; 2048];
+        let read = loop {
+            if let Some(frame) = ours.receive_from(Queues::OthersOnly, &mut buffer).unwrap() {
+                break frame.to_vec();
+            }
+            thread::yield_now();
+        };
+        assert_eq!(read, question);
+        assert_eq!(next(&ours), hello(1, hello::GROUP));
+    });
+}
+
+#[test]
 fn a_hello_overtakes_what_applications_have_queued() {
     namespace::with_veth(|| {
         let (ours, peer) = sockets();
@@ -413,7 +432,7 @@ fn an_interface_that_is_gone_is_an_error_that_says_so() {
         let (ours, _peer) = sockets();
         let ifindex = ours.ifindex();
         namespace::ip("link del ours");
-        ours.send(&hello(1, hello::GROUP)).unwrap_err();
+        assert!(is_unbound(&ours.send(&hello(1, hello::GROUP)).unwrap_err()));
         let error = L2Socket::open(ifindex, &[]).unwrap_err();
         assert!(matches!(error, OpenError::NoInterface { ifindex: named } if named == ifindex), "{error}");
     });
