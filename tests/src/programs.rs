@@ -98,7 +98,7 @@ pub fn herald(name: &str) -> Result<PathBuf> {
     let file = dir.join(name);
     if !file.is_file() {
         bail!(
-            "{} is missing: `make build` builds it, HERALD_BIN_DIR names another directory",
+            "{} is missing: `make binaries` builds it, HERALD_BIN_DIR names another directory",
             file.display()
         );
     }

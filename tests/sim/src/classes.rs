@@ -1,6 +1,6 @@
 //! The classes of faults, each with what it promises: one table.
 //!
-//! Rules marked [1] in docs/protocol.md are what is promised here. Classes that come with the rules marked [3]:
+//! Rules marked "now" in docs/protocol.md are what is promised here. Classes that come with those marked "failover":
 //! a restart of any length that moves nothing (GRACE, rules A22, A23, A45), a drain without a hole (OFFER, A43),
 //! one-way links and cut pairs without flapping while they last (VOUCH, A20; TELL, A40), the greater side winning
 //! after a split (reach, A27). Until then: a quick restart moves nothing and a slow one moves an address once; a
