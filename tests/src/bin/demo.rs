@@ -110,7 +110,9 @@ fn lose(lab: &Lab, holder: &str, address: IpAddr) -> Result<Gap> {
     for service in BALANCED {
         lab.set_endpoints("default", service, &survivors)?;
     }
-    println!("  (the application runs on the other two nodes now, so that what is measured is the address alone)");
+    println!(
+        "  (the application runs on the other two nodes now, so that what is measured is the address alone)"
+    );
     let sniffer = Sniffer::start(lab.lan())?;
     let meter =
         Meter::start(lab.client(), SocketAddr::new(address, STAR_UDP_PORT), Duration::from_millis(2))?;
