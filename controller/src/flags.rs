@@ -8,7 +8,7 @@ use clap::Parser;
 #[derive(Clone, Debug, Parser)]
 #[command(name = "herald-controller", version = herald_runtime::VERSION)]
 pub struct Flags {
-    /// How to reach the API server; without it the pod's service account is used.
+    /// Kubeconfig of the API server; without it the environment's, else the pod's service account.
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
 

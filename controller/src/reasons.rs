@@ -77,8 +77,9 @@ impl Verdict for Allocated {
             Self::Pending => "an address is being taken".to_owned(),
             Self::AnotherController { managers, addresses } => format!(
                 "{managers} writes status.loadBalancer.ingress of this Service as well, so Herald leaves it alone \
-                 instead of showing {addresses}; stop the other controller or give the Service its \
-                 loadBalancerClass, then clear the field"
+                 instead of showing {addresses}; stop the other controller (or make the Service again with its \
+                 loadBalancerClass), then clear the field: kubectl patch service NAME --subresource=status \
+                 --type=merge -p '{{\"status\":{{\"loadBalancer\":null}}}}'"
             ),
         }
     }
@@ -117,7 +118,8 @@ impl Verdict for Announced {
         match self {
             Self::Yes(addresses) => format!("a node answers for {addresses}; kubectl get lbip shows which"),
             Self::NoHolder(addresses) => format!(
-                "no node answers for {} yet; if this lasts, look at the herald-speaker pods",
+                "no node answers for {} yet; if this lasts, look at the speakers' logs: is one running on a node whose \
+                 interface has the address's subnet, and is that node not excluded from load balancers?",
                 Joined(addresses)
             ),
             Self::NoNodeQualifies(addresses) => format!(

@@ -65,3 +65,28 @@ pub struct L2AdvertisementStatus {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn every_field_of_a_metallb_advertisement_is_known_by_its_name() {
+        let selectors = json!([{"matchLabels": {"rack": "a"}}]);
+        let spec = json!({
+            "ipAddressPools": ["default"],
+            "ipAddressPoolSelectors": selectors,
+            "nodeSelectors": selectors,
+            "interfaces": ["eth0"],
+            "serviceSelectors": selectors,
+            "preferredNodeSelectors": [{"weight": 100, "preference": {"matchLabels": {"rack": "a"}}}],
+        });
+        let read: L2AdvertisementSpec = serde_json::from_value(spec.clone()).unwrap();
+        let written = serde_json::to_value(read).unwrap();
+        for (field, value) in spec.as_object().unwrap() {
+            assert_eq!(written.get(field), Some(value), "{field}");
+        }
+    }
+}

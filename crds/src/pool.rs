@@ -59,7 +59,7 @@ pub struct IPAddressPoolSpec {
     pub auto_assign: bool,
 
     /// Skip IPv4 addresses that end in .0 or .255: some old devices take them for network or broadcast addresses.
-    #[serde(default)]
+    #[serde(default, rename = "avoidBuggyIPs")]
     pub avoid_buggy_ips: bool,
 
     /// Which Services may use the pool; absent: all.
@@ -140,4 +140,31 @@ pub struct IPAddressPoolStatus {
 
 const fn yes() -> bool {
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn every_field_of_a_metallb_pool_is_known_by_its_name() {
+        let spec = json!({
+            "addresses": ["192.168.1.0/28"],
+            "autoAssign": false,
+            "avoidBuggyIPs": true,
+            "serviceAllocation": {
+                "priority": 50,
+                "namespaces": ["shop"],
+                "namespaceSelectors": [{"matchLabels": {"team": "a"}}],
+                "serviceSelectors": [{"matchExpressions": [{"key": "app", "operator": "Exists"}]}],
+            },
+        });
+        let read: IPAddressPoolSpec = serde_json::from_value(spec.clone()).unwrap();
+        let written = serde_json::to_value(read).unwrap();
+        for (field, value) in spec.as_object().unwrap() {
+            assert_eq!(written.get(field), Some(value), "{field}");
+        }
+    }
 }

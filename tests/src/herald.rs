@@ -39,7 +39,7 @@ impl Lab {
         });
         established.context("waiting for the CRDs")?;
         // The namespace first: what lives in it comes right behind.
-        self.kubectl_apply_file(&root.join("manifests/namespace.yaml"))?;
+        self.kubectl_apply_file(&root.join("manifests/00-namespace.yaml"))?;
         self.kubectl_apply_file(&root.join("manifests"))?;
         Ok(())
     }

@@ -182,7 +182,7 @@ impl fmt::Display for Refusal {
             }
             Self::UnknownPool { pool, known } if known.is_empty() => write!(
                 f,
-                "the pool '{pool}' does not exist, nor does any other; create it, or name no pool and create one"
+                "the pool '{pool}' does not exist, nor does any other; create an IPAddressPool (heraldlb.io) of that name"
             ),
             Self::UnknownPool { pool, known } => write!(
                 f,

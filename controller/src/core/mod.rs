@@ -118,6 +118,8 @@ pub struct Core {
     retries: u32,
     /// How many refusals waited to be tried again when that was last looked at.
     failed: usize,
+    /// Since when no refused write waits for its retry.
+    calm_since: Option<Instant>,
     jobs: VecDeque<Job>,
     now: Now,
 }
@@ -143,6 +145,7 @@ impl Core {
             timers: BTreeSet::new(),
             retries: 0,
             failed: 0,
+            calm_since: None,
             jobs: VecDeque::new(),
         }
     }
@@ -233,19 +236,26 @@ impl Core {
 
     fn schedule_retry(&mut self) {
         let failed = self.ipam.failed();
-        // A fresh refusal does not wait as long as one that lasts, such as a rival's.
-        if failed == 0 || failed > std::mem::replace(&mut self.failed, failed) {
-            self.retries = 0;
+        if failed == 0 {
+            self.calm_since.get_or_insert(self.now.monotonic);
+            return;
         }
-        self.failed = failed;
-        if failed > 0 {
-            let pause = RETRY_MIN.saturating_mul(1 << self.retries.min(6)).min(RETRY_MAX);
-            let due = self.now.monotonic + pause;
-            if !self.timers.iter().any(|(at, wake)| *wake == Wake::Retry && *at <= due) {
-                self.timers.retain(|(_, wake)| *wake != Wake::Retry);
-                self.retries = self.retries.saturating_add(1);
-                self.wake(pause, Wake::Retry);
-            }
+        // While a retry is under way nothing counts as failed: only a longer calm ends a spell of refusals.
+        let calm = self.calm_since.take().map(|since| self.now.monotonic.saturating_duration_since(since));
+        if calm.is_some_and(|calm| calm >= RETRY_MAX) {
+            self.failed = 0;
+        }
+        // A fresh refusal does not wait as long as one that lasts, such as a rival's.
+        if failed > self.failed {
+            self.retries = 0;
+            self.failed = failed;
+        }
+        let pause = RETRY_MIN.saturating_mul(1 << self.retries.min(6)).min(RETRY_MAX);
+        let due = self.now.monotonic + pause;
+        if !self.timers.iter().any(|(at, wake)| *wake == Wake::Retry && *at <= due) {
+            self.timers.retain(|(_, wake)| *wake != Wake::Retry);
+            self.retries = self.retries.saturating_add(1);
+            self.wake(pause, Wake::Retry);
         }
     }
 

@@ -147,7 +147,7 @@ impl Core {
         // If nothing was written, somebody else was quicker, or it is gone: the watch tells which. Or the server would
         // not: it is asked again later.
         let Some(pool) = pool else {
-            self.wake(RETRY_MAX, Wake::Pool(name.clone()));
+            self.gather_after(RETRY_MAX, Wake::Pool(name.clone()));
             return;
         };
         // The answer may come after the news that it was deleted.

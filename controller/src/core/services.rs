@@ -392,7 +392,7 @@ impl Core {
                     PublishResult::Refused(error) => {
                         tracing::error!(service = %name, error, "the API server refused a Service's status");
                         self.dirty_services.remove(&name);
-                        self.wake(RETRY_MAX, Wake::Service(name));
+                        self.gather_after(RETRY_MAX, Wake::Service(name));
                     }
                     PublishResult::Published(_) | PublishResult::Gone => {
                         self.dirty_services.remove(&name);

@@ -453,6 +453,18 @@ fn a_local_service_without_endpoint_is_told_to_look_at_its_pods() {
 }
 
 #[test]
+fn a_write_that_is_refused_for_long_is_tried_ever_more_rarely() {
+    let mut world = World::running(&["10.0.0.0/30"]);
+    world.refuses = true;
+    world.service("web", &json!({}), &json!({}));
+    for _ in 0..600 {
+        world.pass(Duration::from_secs(1));
+    }
+    // After 1, 2, 4, .. 32 s, then each minute: once for the allocator, once for what else the status shows.
+    assert!((2..=27).contains(&world.refused), "{} tries in ten minutes", world.refused);
+}
+
+#[test]
 fn a_fresh_refusal_is_tried_again_soon_beside_a_rival_that_stays() {
     let mut world = World::running(&["10.0.0.0/30"]);
     world.service("web", &json!({}), &json!({}));

@@ -43,8 +43,8 @@ pub(super) struct World {
     /// Jobs that wait to be carried out, while they are held back.
     held: Option<VecDeque<Job>>,
     holds_statuses_only: bool,
-    /// The API server refuses every update and status.
     pub(super) refuses: bool,
+    pub(super) refused: usize,
     /// Writes that changed something, by kind.
     pub(super) writes: Vec<&'static str>,
     pub(super) events: Vec<EventJob>,
@@ -71,6 +71,7 @@ impl World {
             held: None,
             holds_statuses_only: false,
             refuses: false,
+            refused: 0,
             writes: Vec::new(),
             events: Vec::new(),
         }
@@ -554,6 +555,7 @@ impl World {
 
     fn try_status(&mut self, job: &StatusJob) -> StatusResult {
         if self.refuses {
+            self.refused += 1;
             return StatusResult::Not(PublishResult::Refused("not now".to_owned()));
         }
         let name = &job.service.owner.service;
