@@ -1,6 +1,5 @@
-//! A model of the API server and the writer: what the core's jobs would do to real objects, and the watch events that
-//! follow from it. The rules it keeps are those seen on a real server: resource versions grow, creates of a name that
-//! exists and writes under an old version are refused.
+//! A model of the API server and the writer: versions grow, creates of a name that exists and writes under an old
+//! version are refused, and watch events follow; as seen on a real server.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -129,7 +128,6 @@ impl World {
         self.held = Some(VecDeque::new());
     }
 
-    /// Only writes of Services' statuses, the others are carried out.
     pub(super) fn hold_statuses(&mut self) {
         self.hold();
         self.holds_statuses_only = true;
