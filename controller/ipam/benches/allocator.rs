@@ -28,7 +28,8 @@ const SLASH_16: u32 = 1 << 16;
 const MEASURE: Duration = Duration::from_millis(400);
 
 fn main() {
-    println!("free space, million take + give-back pairs per second");
+    memory();
+    println!("\nfree space, million take + give-back pairs per second");
     println!("  packed: filled lowest first, as it happens; scattered: every n-th free, as bad as it gets");
     println!(
         "  lowest: take the lowest, give it back; any: give any taken address back, take it again by name"
@@ -57,6 +58,35 @@ fn main() {
     }
     rival();
     services();
+}
+
+/// What free space costs beside nothing taken. First of all and nothing given back, so that each new space shows in
+/// the process.
+fn memory() {
+    println!("free space, KiB of memory");
+    println!("{:>24} {:>8} {:>13} {:>13}", "", "full", "packed", "scattered");
+    let mut kept = Vec::new();
+    for network in [Network { family: Family::V4, bits: 24 }, Network { family: Family::V6, bits: 64 }] {
+        for level in LEVELS {
+            let taken = SLASH_8 / 100 * level;
+            let spread = if network.bits == 64 { SCATTERED / 100 * level } else { taken };
+            let mut grown = |taken, pattern| {
+                let before = resident();
+                kept.push(network.filled(taken, pattern));
+                resident().saturating_sub(before)
+            };
+            let packed = grown(taken, Pattern::Packed);
+            let scattered = grown(spread, Pattern::Scattered);
+            println!("{:>24} {:>7}% {packed:>13} {scattered:>13}", network.name(), level);
+        }
+    }
+}
+
+/// Resident memory of this process in KiB (proc_pid_status(5)).
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or_default()
 }
 
 /// A network to give addresses of.

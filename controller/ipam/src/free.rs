@@ -1,10 +1,12 @@
 //! Free numbers: lowest-free, take-this and give-back in O(log n), the same from empty to full and for any width.
 //!
-//! Pages that are wholly free are kept as intervals, so width costs nothing; pages that are partly free as a bitmap
-//! of one cache line, so that millions of gaps stay small; pages that are wholly taken not at all.
+//! Pages with something free are kept as intervals, so width costs nothing; of those that are partly taken, a bitmap
+//! of half a cache line, so that millions of gaps stay small. A page that is wholly free needs no bitmap, one that is
+//! wholly taken is in neither. So single numbers taken here and there leave the intervals alone: each costs one
+//! look-up among the bitmaps, and another when it comes back.
 //!
-//! Holds always: a page is in at most one of the two, a bitmap is neither empty nor full, and `count` is the number
-//! of free numbers. Knows nothing of addresses; numbers are ranks of a [`crate::space::Space`].
+//! Holds always: a page with a bitmap is in `open`, a bitmap is neither empty nor full, and `count` is the number of
+//! free numbers. Knows nothing of addresses; numbers are ranks of a [`crate::space::Space`].
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -14,9 +16,9 @@ use crate::intervals::Intervals;
 /// A set of free numbers.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Free {
-    /// Pages that are wholly free.
-    whole: Intervals,
-    /// Pages that are partly free.
+    /// Pages with something free.
+    open: Intervals,
+    /// Those of them that are partly taken.
     mixed: BTreeMap<u128, Page>,
     /// A space never has all 2^128 numbers (`RangeError::Special`), so this cannot overflow.
     count: u128,
@@ -26,10 +28,11 @@ pub(crate) struct Free {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Page([u64; WORDS]);
 
-/// One cache line.
-const WORDS: usize = 8;
+/// Half a cache line: larger ones cost memory where single addresses lie far apart, smaller ones where every page has
+/// gaps (docs/decisions/0007).
+const WORDS: usize = 4;
 const WORD_BITS: u128 = 64;
-const PAGE: u128 = 512;
+const PAGE: u128 = 256;
 
 impl Free {
     /// `0..size`, all free.
@@ -42,7 +45,7 @@ impl Free {
         if rest != Page::EMPTY {
             mixed.insert(size / PAGE, rest);
         }
-        Self { whole: Intervals::full(size / PAGE), mixed, count: size }
+        Self { open: Intervals::full(size.div_ceil(PAGE)), mixed, count: size }
     }
 
     /// How many are free.
@@ -50,15 +53,12 @@ impl Free {
         self.count
     }
 
-    /// The lowest free number.
+    /// The lowest free number: of the lowest page that has one.
     pub(crate) fn lowest(&self) -> Option<u128> {
-        let whole = self.whole.lowest().map(|page| page * PAGE);
-        let mixed = self.mixed.first_key_value();
-        let mixed = mixed.and_then(|(page, bits)| Some(page * PAGE + bits.lowest()?));
-        match (whole, mixed) {
-            (Some(whole), Some(mixed)) => Some(whole.min(mixed)),
-            (whole, mixed) => whole.or(mixed),
-        }
+        let page = self.open.lowest()?;
+        let bits = self.mixed.first_key_value().filter(|(mixed, _)| **mixed == page);
+        let place = bits.map_or(Some(0), |(_, bits)| bits.lowest())?;
+        Some(page * PAGE + place)
     }
 
     /// Takes this number; false if it was not free.
@@ -71,10 +71,11 @@ impl Free {
                 }
                 if *bits.get() == Page::EMPTY {
                     bits.remove();
+                    self.open.take(page);
                 }
             }
             Entry::Vacant(vacant) => {
-                if !self.whole.take(page) {
+                if !self.open.contains(page) {
                     return false;
                 }
                 let mut bits = Page::FULL;
@@ -96,11 +97,10 @@ impl Free {
                 }
                 if *bits.get() == Page::FULL {
                     bits.remove();
-                    self.whole.give_back(page);
                 }
             }
             Entry::Vacant(vacant) => {
-                if self.whole.contains(page) {
+                if !self.open.give_back(page) {
                     return false;
                 }
                 let mut bits = Page::EMPTY;
@@ -197,7 +197,7 @@ mod tests {
                 prop_assert_eq!(usize::try_from(free.count()), Ok(model.len()));
                 for (page, bits) in &free.mixed {
                     prop_assert!(*bits != Page::EMPTY && *bits != Page::FULL, "page {} is mixed", page);
-                    prop_assert!(!free.whole.contains(*page), "page {} stands once", page);
+                    prop_assert!(free.open.contains(*page), "page {} has something free", page);
                 }
             }
         }
