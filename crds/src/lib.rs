@@ -29,8 +29,11 @@ pub use loadbalancerip::{
 };
 pub use pool::{
     ConflictDetection, IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, ReclaimPolicy,
-    ServiceAllocation,
+    ServiceAllocation, SharingPreference, SharingScope,
 };
+
+/// Grows with every change of a CRD. It stands on each of them ([`names::CRD_VERSION_ANNOTATION`]).
+pub const CRD_VERSION: u32 = 2;
 
 /// Every CRD of this crate, in the order in which they should be applied, with the annotations that keep them
 /// when a Helm release is removed: a deleted CRD deletes every address with it.
@@ -38,10 +41,9 @@ pub fn all() -> Vec<CustomResourceDefinition> {
     [IPAddressPool::crd(), L2Advertisement::crd(), LoadBalancerIP::crd()]
         .into_iter()
         .map(|mut crd| {
-            crd.metadata
-                .annotations
-                .get_or_insert_default()
-                .insert("helm.sh/resource-policy".to_owned(), "keep".to_owned());
+            let annotations = crd.metadata.annotations.get_or_insert_default();
+            annotations.insert("helm.sh/resource-policy".to_owned(), "keep".to_owned());
+            annotations.insert(names::CRD_VERSION_ANNOTATION.to_owned(), CRD_VERSION.to_string());
             crd
         })
         .collect()

@@ -72,7 +72,7 @@ pub struct LoadBalancerIPSpec {
     #[schemars(length(max = 64))]
     pub services: Vec<ServiceRef>,
 
-    /// The terms on which the address is shared; absent while it is not.
+    /// The terms on which others may share the address; absent while nobody may. Written by the controller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sharing: Option<Sharing>,
 
@@ -103,6 +103,7 @@ pub struct Sharing {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
     /// The key that every sharer must name.
+    #[schemars(length(min = 1, max = 253))]
     pub key: String,
 }
 
@@ -120,6 +121,7 @@ pub struct ClaimRef {
     pub name: Option<String>,
     /// Instead of a name: Services of the namespace that share under this key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
     pub sharing_key: Option<String>,
 }
 

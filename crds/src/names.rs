@@ -9,6 +9,8 @@ pub const ANNOTATION_PREFIXES: [&str; 3] = ["heraldlb.io/", "metallb.io/", "meta
 pub const LOAD_BALANCER_IPS: &str = "loadBalancerIPs";
 /// Annotation name behind a prefix: the pool to take the address from.
 pub const ADDRESS_POOL: &str = "address-pool";
+/// Annotation name behind a prefix: the key of those who share an address.
+pub const ALLOW_SHARED_IP: &str = "allow-shared-ip";
 /// Annotation name behind a prefix, written by Herald: the pool that the address came from.
 pub const IP_ALLOCATED_FROM_POOL: &str = "ip-allocated-from-pool";
 
@@ -17,6 +19,9 @@ pub const POOL_LABEL: &str = "heraldlb.io/pool";
 /// Annotation on a `LoadBalancerIP`: its Services as `namespace/name`, comma separated. It repeats
 /// `spec.services` for `kubectl get`, whose columns can show only the first element of a list.
 pub const SERVICES_ANNOTATION: &str = "heraldlb.io/services";
+
+/// Annotation on a CRD: [`crate::CRD_VERSION`], by which an older program sees that it must not replace a newer CRD.
+pub const CRD_VERSION_ANNOTATION: &str = "heraldlb.io/crd-version";
 
 /// Condition on a Service: it has the address it asked for, or why not.
 pub const CONDITION_ALLOCATED: &str = "heraldlb.io/Allocated";

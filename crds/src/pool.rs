@@ -75,6 +75,23 @@ pub struct IPAddressPoolSpec {
     /// It costs 150 ms at that moment; `Disabled` announces at once.
     #[serde(default)]
     pub conflict_detection: ConflictDetection,
+
+    /// When a Service that names a sharing key and no address joins an address that others with the key have:
+    /// `WhenFull`, when no pool has a free one; `Prefer`, before it takes a free one of this pool.
+    #[serde(default)]
+    pub sharing: SharingPreference,
+
+    /// Who may share an address of this pool: Services of one `Namespace`, or any in the `Cluster` that name the
+    /// same key. Those who share already keep their address when this becomes narrower.
+    #[serde(default)]
+    pub sharing_scope: SharingScope,
+
+    /// How many addresses of each family of this pool the Services of one namespace may have; absent: any number.
+    /// An address that several Services of the namespace share counts once; one that is reserved for the namespace
+    /// counts as well. Nobody loses an address when the limit becomes lower.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub limit_per_namespace: Option<u32>,
 }
 
 /// Which Services may use a pool: namespaces and Services must both match; within each, one match is enough.
@@ -104,6 +121,26 @@ pub enum ReclaimPolicy {
     Delete,
     /// It stays reserved for a Service of the same namespace and name.
     Retain,
+}
+
+/// When a Service joins the address of others rather than take a free one.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
+pub enum SharingPreference {
+    /// When no pool has a free address.
+    #[default]
+    WhenFull,
+    /// Whenever there is one to join.
+    Prefer,
+}
+
+/// Who may share an address.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
+pub enum SharingScope {
+    /// Services of one namespace.
+    #[default]
+    Namespace,
+    /// Any Services that name the same key.
+    Cluster,
 }
 
 /// Whether a new address is probed on the LAN before it is announced (RFC 5227 section 2.1, RFC 4862 section 5.4).
