@@ -14,6 +14,7 @@ use crate::context::{Context, Rule};
 use crate::peers::Bucket;
 use crate::segment::Segment;
 use crate::snapshot::Lifecycle;
+use crate::tables::Requests;
 use crate::time::Instant;
 use crate::vips::{Vip, VipId};
 
@@ -58,6 +59,7 @@ pub(crate) struct Hellos {
     changes: VecDeque<Change>,
     syncs: VecDeque<Outgoing>,
     sync_next: Option<Instant>,
+    tables: Requests,
     requests: Bucket,
     echoes: Bucket,
     echoes_unknown: Bucket,
@@ -149,6 +151,7 @@ impl Segment {
             self.hellos.syncs.clear();
             self.hellos.sync_next = None;
             self.hellos.next = Some(cx.now + cx.h());
+            self.hellos.tables.pause(cx.now + cx.h());
             return;
         }
         self.open_changes(cx);
@@ -156,7 +159,13 @@ impl Segment {
         if self.hellos.next.is_none_or(|next| next <= cx.now) {
             self.send_hello(cx);
         }
+        self.request_tables(cx);
         self.send_syncs(cx);
+    }
+
+    /// A part of a peer's table has come in.
+    pub(crate) fn table_comes_in(&mut self, node: NodeId) {
+        self.hellos.tables.is_on_its_way(node);
     }
 
     fn open_changes(&mut self, cx: &Context) {
@@ -290,27 +299,51 @@ impl Segment {
         }
     }
 
-    /// Rule A14: asks a peer for its whole table, when that is due.
-    pub(crate) fn request_table(&mut self, cx: &mut Context, node: NodeId) {
+    /// Rule A14: a peer's whole table is wanted, when that is due.
+    pub(crate) fn request_table(&mut self, cx: &Context, node: NodeId) {
+        if let Some(peer) = self.peers.get_mut(node).filter(|peer| !peer.is_gone()) {
+            self.hellos.tables.want(node, &mut peer.table, cx.now);
+        }
+    }
+
+    /// Asks for those that wait, a few at a time.
+    fn request_tables(&mut self, cx: &mut Context) {
         let now = cx.now;
-        let Some(peer) = self.peers.get_mut(node) else { return };
-        if peer.is_gone() || peer.table.next_request().is_none_or(|at| at > now) {
+        if self.hellos.tables.next.is_none_or(|next| next > now) {
             return;
         }
-        let mac = peer.mac;
-        let coming = self.peers.iter().filter(|peer| peer.node != node && peer.table.is_coming(now)).count();
-        let Some(peer) = self.peers.get_mut(node) else { return };
-        if coming >= TABLES_AT_A_TIME {
-            let until = now + cx.random.between(Duration::from_millis(2), Duration::from_millis(6));
-            return peer.table.postpone(until);
+        let mut pause = (Duration::from_millis(2), Duration::from_millis(6));
+        let peers = &self.peers;
+        let is_coming = |node| peers.get(node).is_some_and(|peer| peer.table.is_coming(now));
+        let mut asked = Vec::new();
+        while let Some(node) =
+            self.hellos.tables.pop(TABLES_AT_A_TIME, |node| asked.contains(&node) || is_coming(node))
+        {
+            let wanted = peers.get(node).is_some_and(|peer| !peer.is_gone() && peer.table.is_queued());
+            if !wanted {
+                continue;
+            }
+            if !self.hellos.requests.take(now, REQUESTS_PER_SECOND) {
+                self.hellos.tables.put_back(node);
+                pause = (Duration::from_millis(10), Duration::from_millis(100));
+                break;
+            }
+            self.hellos.tables.is_on_its_way(node);
+            asked.push(node);
         }
-        let Some(from) = peer.table.request(now) else { return };
-        if self.hellos.requests.take(now, REQUESTS_PER_SECOND) {
-            self.send(cx, mac, &Message::SyncRequest(TableVersion(from)));
-        } else {
-            let until = now + cx.random.between(Duration::from_millis(10), Duration::from_millis(100));
-            peer.table.postpone(until);
+        for node in asked {
+            let Some(peer) = self.peers.get_mut(node) else { continue };
+            let mac = peer.mac;
+            if let Some(from) = peer.table.request(now) {
+                let retry = peer.table.next_request();
+                self.send(cx, mac, &Message::SyncRequest(TableVersion(from)));
+                if let Some(at) = retry {
+                    self.peers.look_at(node, at);
+                }
+            }
         }
+        let until = now + cx.random.between(pause.0, pause.1);
+        self.hellos.tables.pause(until);
     }
 
     /// When to ask about a gap that has just been seen.
@@ -365,7 +398,7 @@ impl Segment {
     /// When [`Self::hello_tick`] has something to do.
     pub(crate) fn hello_next(&self) -> Option<Instant> {
         let change = self.hellos.changes.iter().map(|change| change.next).min();
-        [self.hellos.next, change, self.hellos.sync_next].into_iter().flatten().min()
+        [self.hellos.next, change, self.hellos.sync_next, self.hellos.tables.next].into_iter().flatten().min()
     }
 }
 

@@ -217,6 +217,7 @@ impl Segment {
                 let claims = sync.claims.iter().map(|claim| claim.vip.ip());
                 let Some(peer) = self.peers.get_mut(node) else { return };
                 let listed = peer.table.part(sync.version.0, sync.index, sync.total, claims, cx.now);
+                self.table_comes_in(node);
                 for claim in &sync.claims {
                     self.hear_claim(cx, node, claim);
                 }

@@ -212,7 +212,8 @@ impl Segment {
     /// When [`Self::handle_timeout`] is due.
     pub(crate) fn next_timeout(&self, cx: &Context) -> Option<Instant> {
         [
-            self.listen_until(cx).filter(|_| self.state == Lifecycle::Listen),
+            // Asks every peer: not after LISTEN.
+            if self.state == Lifecycle::Listen { self.listen_until(cx) } else { None },
             self.idle_since.map(|since| since + IDLE_FOR),
             self.peers.next_due(),
             self.peers.next_challenge(),

@@ -3,9 +3,11 @@
 //! Must always hold: `known` is the highest version up to which every change of the peer has been applied; what is
 //! kept of versions beyond it, and of a SYNC under way, is bounded. The holdings themselves are in `vips`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
+
+use herald_wire::NodeId;
 
 use crate::time::Instant;
 
@@ -31,6 +33,8 @@ pub(crate) struct Table {
     synced: bool,
     incomplete_since: Option<Instant>,
     request_at: Option<Instant>,
+    /// Its turn to be asked for comes by [`Requests`].
+    queued: bool,
     /// When a request went out or a part came in last.
     received: Option<Instant>,
     assembly: Option<Assembly>,
@@ -43,6 +47,49 @@ struct Assembly {
     parts: BTreeSet<u16>,
     /// Everything it claims; what is claimed here and not there was given up.
     listed: BTreeSet<IpAddr>,
+}
+
+/// Whose table is asked for next: a few at a time, in the order in which they were missed. However many are missing,
+/// one timer waits for all of them.
+#[derive(Debug, Default)]
+pub(crate) struct Requests {
+    queue: VecDeque<NodeId>,
+    /// Those asked for that may still be on their way.
+    coming: Vec<NodeId>,
+    pub(crate) next: Option<Instant>,
+}
+
+impl Requests {
+    /// Queues a peer's table if it is to be asked for from now on.
+    pub(crate) fn want(&mut self, node: NodeId, table: &mut Table, now: Instant) {
+        if table.enqueue(now) {
+            self.queue.push_back(node);
+            self.next.get_or_insert(now);
+        }
+    }
+
+    /// The next in the queue, unless so many tables are on their way as may be. `is_coming`: whether one still is.
+    pub(crate) fn pop(&mut self, most: usize, is_coming: impl Fn(NodeId) -> bool) -> Option<NodeId> {
+        self.coming.retain(|node| is_coming(*node));
+        if self.coming.len() >= most { None } else { self.queue.pop_front() }
+    }
+
+    /// It could not be asked for.
+    pub(crate) fn put_back(&mut self, node: NodeId) {
+        self.queue.push_front(node);
+    }
+
+    /// It was asked for, or a part of it has come in.
+    pub(crate) fn is_on_its_way(&mut self, node: NodeId) {
+        if !self.coming.contains(&node) {
+            self.coming.push(node);
+        }
+    }
+
+    /// Goes on at this moment, if anybody waits.
+    pub(crate) fn pause(&mut self, until: Instant) {
+        self.next = (!self.queue.is_empty()).then_some(until);
+    }
 }
 
 impl Table {
@@ -125,17 +172,26 @@ impl Table {
         Some(listed)
     }
 
-    /// Whether to send a SYNC_REQ now, and from which version.
+    /// Whether it is to be asked for from now on: then it is queued.
+    fn enqueue(&mut self, now: Instant) -> bool {
+        let due = !self.queued && self.request_at.is_some_and(|at| at <= now);
+        self.queued |= due;
+        due
+    }
+
+    /// Does it wait for its turn to be asked for?
+    pub(crate) fn is_queued(&self) -> bool {
+        self.queued
+    }
+
+    /// Asked for now: from which version; `None` when that is no longer needed.
     pub(crate) fn request(&mut self, now: Instant) -> Option<u64> {
-        self.request_at.filter(|at| *at <= now)?;
+        if !std::mem::take(&mut self.queued) {
+            return None;
+        }
         self.request_at = Some(now + RETRY);
         self.received = Some(now);
         Some(self.known)
-    }
-
-    /// The request could not be sent now.
-    pub(crate) fn postpone(&mut self, until: Instant) {
-        self.request_at = Some(until);
     }
 
     /// Is it on its way here just now?
@@ -144,10 +200,13 @@ impl Table {
     }
 
     pub(crate) fn next_request(&self) -> Option<Instant> {
-        self.request_at
+        self.request_at.filter(|_| !self.queued)
     }
 
     fn advance(&mut self) {
+        if self.ahead.is_empty() {
+            return;
+        }
         while self.ahead.remove(&(self.known + 1)) {
             self.known += 1;
         }
@@ -161,6 +220,7 @@ impl Table {
         if self.is_complete() {
             self.incomplete_since = None;
             self.request_at = None;
+            self.queued = false;
             self.assembly = None;
         } else {
             self.incomplete_since.get_or_insert(now);

@@ -33,7 +33,7 @@ impl World {
     fn tell(&mut self, node: usize, told: Told, low: u64, high: u64) {
         let at = self.now + self.dice.ms(low, high);
         if let Some((at, session)) = self.api_links.send(node, at) {
-            self.schedule(at, Event::Api { node, session, told });
+            self.schedule(at, Event::Api { node, session, told: Box::new(told) });
         }
     }
 

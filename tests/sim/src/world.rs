@@ -30,12 +30,12 @@ pub(crate) enum Event {
     Arrive { port: Port, frame: Rc<[u8]> },
     Turn { node: usize },
     Packets { host: usize },
-    Api { node: usize, session: u32, told: Told },
+    Api { node: usize, session: u32, told: Box<Told> },
     Status { node: usize, vip: IpAddr },
     LinkNews { node: usize },
     Relist { node: usize },
     Start { node: usize },
-    Fault(Fault),
+    Fault(Box<Fault>),
 }
 
 #[derive(Debug)]
@@ -179,7 +179,7 @@ impl World {
 
     /// A fault to come.
     pub(crate) fn plan(&mut self, at: Moment, fault: Fault) {
-        self.schedule(at, Event::Fault(fault));
+        self.schedule(at, Event::Fault(Box::new(fault)));
     }
 
     pub(crate) fn schedule(&mut self, at: Moment, event: Event) {
@@ -213,7 +213,7 @@ impl World {
                         let newest = self.told.entry(spec.vip).or_default();
                         *newest = spec.revision.max(*newest);
                     }
-                    state.inputs.push_back(told);
+                    state.inputs.push_back(*told);
                     self.wake(node);
                 }
             }
