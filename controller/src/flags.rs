@@ -3,10 +3,11 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Parser;
+use herald_runtime::telemetry::LogFlags;
 
 /// Gives every Service of type LoadBalancer an address from the pools.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "herald-controller", version = herald_runtime::VERSION)]
+#[command(name = "herald-controller", version = herald_runtime::LONG_VERSION)]
 pub struct Flags {
     /// Kubeconfig of the API server; without it the environment's, else the pod's service account.
     #[arg(long, value_name = "FILE")]
@@ -20,11 +21,12 @@ pub struct Flags {
     #[arg(long, value_name = "CLASS")]
     pub load_balancer_class: Option<String>,
 
-    /// Where /livez, /readyz and /metrics are served.
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:7472")]
-    pub admin_addr: SocketAddr,
+    /// Where /livez, /readyz and /metrics are served; several are allowed, and brackets around an IPv4 address too.
+    #[arg(long, value_name = "IP:PORT,...", value_delimiter = ',', default_value = "127.0.0.1:7480",
+        value_parser = herald_runtime::admin::parse_address)]
+    pub admin_addr: Vec<SocketAddr>,
 
-    /// What is logged: a level, or target=level pairs, comma separated. RUST_LOG overrides it.
-    #[arg(long, value_name = "FILTER", default_value = "info")]
-    pub log_level: String,
+    /// What is logged, and how.
+    #[command(flatten)]
+    pub log: LogFlags,
 }

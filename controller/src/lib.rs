@@ -26,7 +26,7 @@ pub mod watch;
 pub mod writer;
 
 use anyhow::Context as _;
-use herald_runtime::{Readiness, admin::Admin, client, shutdown};
+use herald_runtime::{Readiness, admin::Admin, client, shutdown, telemetry::LogLevel};
 use prometheus_client::registry::Registry;
 use tokio::task::JoinSet;
 
@@ -38,17 +38,17 @@ use crate::{
 };
 
 /// Runs the controller until SIGTERM or SIGINT.
-pub async fn run(flags: Flags) -> anyhow::Result<()> {
-    let Flags { kubeconfig, namespace, load_balancer_class: class, admin_addr, log_level: _ } = flags;
+pub async fn run(flags: Flags, log_level: LogLevel) -> anyhow::Result<()> {
+    let Flags { kubeconfig, namespace, load_balancer_class: class, admin_addr, log: _ } = flags;
     let stop = shutdown::on_signals().context("can't listen for signals")?;
     let readiness = Readiness::new();
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
-    let admin = Admin::bind(admin_addr, readiness.clone(), registry).await?;
+    let admin = Admin::bind(&admin_addr, readiness.clone(), registry).await?.log_level(log_level);
     let client = client::connect(kubeconfig.as_deref(), "controller").await?;
     tracing::info!(
-        version = herald_runtime::VERSION,
-        admin = %admin_addr,
+        version = herald_runtime::LONG_VERSION,
+        admin = ?admin_addr,
         class = class.as_deref().unwrap_or("(none)"),
         "herald-controller starts"
     );

@@ -14,5 +14,9 @@ pub mod watch;
 
 pub use readiness::Readiness;
 
-/// The version both binaries report (flags, user agent, metrics).
+/// The version both binaries report (user agent, metrics).
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The commit they were built from, as far as that is known.
+pub const COMMIT: &str = env!("HERALD_COMMIT");
+/// What `--version` says.
+pub const LONG_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("HERALD_COMMIT"), ")");

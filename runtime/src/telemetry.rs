@@ -1,17 +1,46 @@
-//! Logs on standard error: readable on a terminal, one JSON object a line otherwise.
+//! Logs on standard error: readable on a terminal, one JSON object a line otherwise (docs/logs.md).
 //!
-//! `RUST_LOG` wins over the flag. Both take `level` or `target=level`, comma separated.
+//! `RUST_LOG` wins over the flag. Both take `level` or `target=level`, comma separated, and so does
+//! `PUT /debug/log-level` while the process runs.
 
-use std::io::{IsTerminal as _, stderr};
+use std::{
+    fmt,
+    io::{IsTerminal as _, stderr},
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use tracing_subscriber::{
     Layer as _,
     filter::{LevelFilter, Targets},
     layer::SubscriberExt as _,
+    reload,
     util::{SubscriberInitExt as _, TryInitError},
 };
 
-/// Why logging could not be started.
+/// The flags about logs, the same in both processes.
+#[derive(Clone, Debug, clap::Args)]
+pub struct LogFlags {
+    /// What is logged: a level, or target=level pairs, comma separated, as "info,herald_l2=debug". RUST_LOG overrides it.
+    #[arg(long, value_name = "FILTER", default_value = "info")]
+    pub log_level: String,
+
+    /// How it is written: auto is text on a terminal and JSON elsewhere.
+    #[arg(long, value_enum, default_value_t = Format::Auto)]
+    pub log_format: Format,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// Text on a terminal, else JSON.
+    Auto,
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+/// Why logging could not be started, or was not changed.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     /// The filter does not parse.
@@ -29,18 +58,66 @@ pub enum TelemetryError {
     /// A subscriber is set already.
     #[error("logging was started twice: {0}")]
     Twice(#[from] TryInitError),
+    /// The subscriber is gone.
+    #[error("the log filter can't be changed: {0}")]
+    Gone(String),
 }
 
-/// Starts logging. `flag` is the value of `--log-level`; the variable `RUST_LOG` overrides it.
-pub fn init(flag: &str) -> Result<(), TelemetryError> {
+/// What is logged, changeable while the process runs. Clones share it.
+#[derive(Clone)]
+pub struct LogLevel {
+    current: Arc<Mutex<String>>,
+    apply: Arc<dyn Fn(Targets) -> Result<(), String> + Send + Sync>,
+}
+
+impl fmt::Debug for LogLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("LogLevel").field(&self.current()).finish()
+    }
+}
+
+impl LogLevel {
+    /// The filter as it was given last.
+    pub fn current(&self) -> String {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Logs by this filter from now on.
+    pub fn change(&self, filter: &str) -> Result<(), TelemetryError> {
+        let targets = parse(filter, "PUT /debug/log-level")?;
+        (self.apply)(targets).map_err(TelemetryError::Gone)?;
+        let before = std::mem::replace(
+            &mut *self.current.lock().unwrap_or_else(PoisonError::into_inner),
+            filter.to_owned(),
+        );
+        tracing::info!(before, after = filter, "log level changed");
+        Ok(())
+    }
+
+    /// One that changes no subscriber.
+    #[cfg(test)]
+    pub(crate) fn unconnected() -> Self {
+        Self { current: Arc::new(Mutex::new("info".to_owned())), apply: Arc::new(|_| Ok(())) }
+    }
+}
+
+/// Starts logging. The variable `RUST_LOG` overrides the flag.
+pub fn init(flags: &LogFlags) -> Result<LogLevel, TelemetryError> {
     let variable = std::env::var("RUST_LOG").ok().filter(|text| !text.trim().is_empty());
-    let filter = match &variable {
-        Some(text) => parse(text, "RUST_LOG")?,
-        None => parse(flag, "--log-level")?,
+    let (text, origin) = match &variable {
+        Some(text) => (text, "RUST_LOG"),
+        None => (&flags.log_level, "--log-level"),
     };
+    let (filter, handle) = reload::Layer::new(parse(text, origin)?);
     let base = tracing_subscriber::registry();
-    if stderr().is_terminal() {
-        base.with(tracing_subscriber::fmt::layer().with_writer(stderr).with_filter(filter)).try_init()?;
+    let readable = match flags.log_format {
+        Format::Auto => stderr().is_terminal(),
+        Format::Text => true,
+        Format::Json => false,
+    };
+    if readable {
+        let layer = tracing_subscriber::fmt::layer().with_ansi(stderr().is_terminal()).with_writer(stderr);
+        base.with(layer.with_filter(filter)).try_init()?;
     } else {
         let layer = tracing_subscriber::fmt::layer()
             .json()
@@ -50,7 +127,8 @@ pub fn init(flag: &str) -> Result<(), TelemetryError> {
             .with_writer(stderr);
         base.with(layer.with_filter(filter)).try_init()?;
     }
-    Ok(())
+    let apply = move |targets| handle.reload(targets).map_err(|error| error.to_string());
+    Ok(LogLevel { current: Arc::new(Mutex::new(text.clone())), apply: Arc::new(apply) })
 }
 
 /// Libraries stay quiet unless they are named: kube warns again at every retry of a forbidden
@@ -68,7 +146,10 @@ fn parse(text: &str, origin: &'static str) -> Result<Targets, TelemetryError> {
         .filter(|library| !asked.iter().any(|(target, _)| target.starts_with(library)))
         .map(|library| (library, LevelFilter::ERROR))
         .collect::<Vec<_>>();
-    Ok(asked.with_targets(quiet))
+    Ok(asked
+        .with_targets(quiet)
+        // Here kube prints answers that it can't decode, whole: one may be a Secret. Nobody may ask for that.
+        .with_target("kube_client::client", LevelFilter::ERROR))
 }
 
 /// An error with its causes, each text once: some errors repeat their cause in their own text, some don't.
@@ -98,6 +179,14 @@ mod tests {
         assert!(!filter.would_enable("kube_runtime::watcher", &Level::WARN));
         let filter = parse("info,kube_runtime=debug", "RUST_LOG").unwrap();
         assert!(filter.would_enable("kube_runtime::watcher", &Level::DEBUG));
+    }
+
+    #[test]
+    fn answers_that_may_hold_secrets_are_not_logged_whatever_is_asked() {
+        for text in ["trace", "kube_client=trace", "kube_client::client=trace"] {
+            let filter = parse(text, "RUST_LOG").unwrap();
+            assert!(!filter.would_enable("kube_client::client", &Level::WARN), "{text}");
+        }
     }
 
     #[test]

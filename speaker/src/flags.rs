@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Parser, ValueEnum};
+use herald_runtime::telemetry::LogFlags;
 
 /// Longest name of a Kubernetes object (RFC 1123 subdomain).
 const MAX_NAME: usize = 253;
@@ -11,7 +12,7 @@ const MAX_INTERFACE: usize = 15;
 
 /// The speaker: answers for LoadBalancer addresses on this node's LAN by ARP and NDP.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "herald-speaker", version = herald_runtime::VERSION)]
+#[command(name = "herald-speaker", version = herald_runtime::LONG_VERSION)]
 pub struct Flags {
     /// Name of this node's Node object.
     #[arg(long, env = "NODE_NAME", value_name = "NAME", value_parser = node_name)]
@@ -30,17 +31,18 @@ pub struct Flags {
     #[arg(long, value_enum, default_value_t = Profile::Default)]
     pub profile: Profile,
 
-    /// Address of /livez, /readyz and /metrics.
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:7473")]
-    pub admin_addr: SocketAddr,
+    /// Where /livez, /readyz and /metrics are served; several are allowed, and brackets around an IPv4 address too.
+    #[arg(long, value_name = "IP:PORT,...", value_delimiter = ',', default_value = "127.0.0.1:7481",
+        value_parser = herald_runtime::admin::parse_address)]
+    pub admin_addr: Vec<SocketAddr>,
 
     /// Interfaces that may carry addresses, by name or glob (* and ?); default: all but loopback and bridge ports.
     #[arg(long, value_name = "GLOB,...", value_delimiter = ',', value_parser = interface_glob)]
     pub interfaces: Vec<String>,
 
-    /// Log level or filter, as "info" or "info,herald_l2=debug"; RUST_LOG overrides it.
-    #[arg(long, value_name = "FILTER", default_value = "info")]
-    pub log_level: String,
+    /// What is logged, and how.
+    #[command(flatten)]
+    pub log: LogFlags,
 }
 
 /// The pace of hellos.
@@ -103,7 +105,7 @@ mod tests {
     fn the_least_flags_give_the_documented_defaults() {
         Flags::command().debug_assert();
         let flags = parse(&[]).unwrap();
-        assert_eq!(flags.admin_addr.to_string(), "127.0.0.1:7473");
+        assert_eq!(flags.admin_addr, ["127.0.0.1:7481".parse().unwrap()]);
         assert_eq!(flags.profile, Profile::Default);
         assert!(flags.interfaces.is_empty());
     }
@@ -111,7 +113,8 @@ mod tests {
     #[test]
     fn each_bad_value_is_refused_with_its_flag_and_what_is_expected() {
         for (flag, hint) in [
-            ("--admin-addr=7473", "--admin-addr"),
+            ("--admin-addr=7481", "--admin-addr"),
+            ("--admin-addr=127.0.0.1:7481,x", "--admin-addr"),
             ("--profile=quick", "default"),
             ("--interfaces=eth0,,eth1", "interface name or glob"),
             ("--interfaces=averyveryverylongname", "interface name or glob"),

@@ -5,12 +5,17 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
 use herald_speaker::{flags::Flags, start};
 
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let flags = Flags::parse();
-    if let Err(error) = herald_runtime::telemetry::init(&flags.log_level) {
-        Flags::command().error(ErrorKind::InvalidValue, error).exit();
-    }
-    match start::run(flags) {
+    let log_level = match herald_runtime::telemetry::init(&flags.log) {
+        Ok(log_level) => log_level,
+        Err(error) => Flags::command().error(ErrorKind::InvalidValue, error).exit(),
+    };
+    match start::run(flags, log_level) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{}", herald_runtime::telemetry::chain(error.as_ref()));

@@ -27,6 +27,7 @@ use herald_runtime::{
     admin::{Admin, LiveCheck},
     client,
     shutdown::{self, CancellationToken},
+    telemetry::LogLevel,
     watch::Change,
 };
 use prometheus_client::registry::Registry;
@@ -53,20 +54,20 @@ const KEYS: &str = "key files";
 const NODE: &str = "node";
 
 /// Runs the speaker until it is told to stop.
-pub fn run(flags: Flags) -> anyhow::Result<()> {
+pub fn run(flags: Flags, log_level: LogLevel) -> anyhow::Result<()> {
     // One thread is enough: all that can't wait is on the L2 thread, and threads cost memory.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(2)
         .build()
         .context("can't start the async runtime")?;
-    let result = runtime.block_on(speaker(flags));
+    let result = runtime.block_on(speaker(flags, log_level));
     // A name resolution that hangs must not hold up the exit.
     runtime.shutdown_background();
     result
 }
 
-async fn speaker(flags: Flags) -> anyhow::Result<()> {
+async fn speaker(flags: Flags, log_level: LogLevel) -> anyhow::Result<()> {
     let stop = shutdown::on_signals().context("can't listen for SIGTERM and SIGINT")?;
     let _lock = take_lock().await?;
 
@@ -79,7 +80,7 @@ async fn speaker(flags: Flags) -> anyhow::Result<()> {
     let metrics = Transitions::new(&mut registry);
     registry.register_collector(Box::new(CoreCollector::new(controls.clone(), &flags.node_name)));
     let heartbeat = Arc::new(AtomicU64::new(u64::MAX));
-    let admin = Admin::bind(flags.admin_addr, readiness.clone(), registry).await?;
+    let admin = Admin::bind(&flags.admin_addr, readiness.clone(), registry).await?.log_level(log_level);
     tokio::spawn(admin.live_check(turning(Arc::clone(&heartbeat))).serve(CancellationToken::new()));
 
     let Some(keys) = or_stop(&stop, wait_for_keys(&flags.key_dir, &readiness)).await else { return Ok(()) };
@@ -89,7 +90,7 @@ async fn speaker(flags: Flags) -> anyhow::Result<()> {
     let found = or_stop(&stop, wait_for_node(&mut nodes, &flags.node_name, &readiness)).await;
     let Some((node_id, node_state)) = found else { return Ok(()) };
     tracing::info!(
-        version = herald_runtime::VERSION,
+        version = herald_runtime::LONG_VERSION,
         node = flags.node_name,
         id = %node_id,
         cluster = %keys.cluster,

@@ -71,10 +71,10 @@ fn a_bad_flag_is_refused_with_what_is_expected() {
 
 #[test]
 fn an_address_that_cannot_be_served_is_named_with_the_flag() {
-    let output = run(&["--key-dir=/k", "--admin-addr=192.0.2.1:7473"]);
+    let output = run(&["--key-dir=/k", "--admin-addr=192.0.2.1:7481"]);
     assert_eq!(output.status.code(), Some(1));
     let said = said(&output);
-    assert!(said.contains("192.0.2.1:7473") && said.contains("--admin-addr"), "{said}");
+    assert!(said.contains("192.0.2.1:7481") && said.contains("--admin-addr"), "{said}");
 }
 
 #[test]

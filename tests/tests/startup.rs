@@ -78,8 +78,8 @@ fn a_taken_admin_port_is_named() -> Result<()> {
     let (_alone, lab) = lab_alone()?;
     let node = lab.node("n2")?;
     node.speaker(Process::kill)?;
-    let taken = node.host.netns.run(|| std::net::TcpListener::bind("127.0.0.1:7473"))??;
-    let said = speaker_says(lab, node, &[], &node.key_dir(), &[], "127.0.0.1:7473");
+    let taken = node.host.netns.run(|| std::net::TcpListener::bind("127.0.0.1:7481"))??;
+    let said = speaker_says(lab, node, &[], &node.key_dir(), &[], "127.0.0.1:7481");
     drop(taken);
     node.start_speaker()?;
     said
@@ -111,9 +111,9 @@ fn ask_controller(lab: &Lab, admin_addr: &str, path: &str) -> Result<String> {
 #[test]
 fn a_controller_whose_port_is_taken_names_the_flag_and_the_one_that_has_it_is_well() -> Result<()> {
     let (_alone, lab) = lab_alone()?;
-    second_controller(lab, "herald-controller", "127.0.0.1:7472")?.await_words("--admin-addr", PATIENCE)?;
+    second_controller(lab, "herald-controller", "127.0.0.1:7480")?.await_words("--admin-addr", PATIENCE)?;
     for (path, words) in [("/livez", "200 OK"), ("/readyz", "200 OK"), ("/metrics", "herald_")] {
-        let answer = ask_controller(lab, "127.0.0.1:7472", path)?;
+        let answer = ask_controller(lab, "127.0.0.1:7480", path)?;
         ensure!(answer.contains(words), "{path}: {answer}");
     }
     Ok(())
