@@ -1,0 +1,109 @@
+{{/*
+What can be seen in the cluster that will keep Herald from working, or make it fight somebody. Each prints one warning
+or nothing. `lookup` finds nothing in `helm template`, so nothing is printed there.
+*/}}
+
+{{/* k3s' own load balancer serves the same Services. */}}
+{{- define "herald.warnServicelb" -}}
+{{- if not .Values.loadBalancerClass }}
+{{- $servers := list }}
+{{- range (lookup "v1" "Node" "" "").items }}
+{{- $args := dig "annotations" "k3s.io/node-args" "" .metadata }}
+{{- if and (hasPrefix "[\"server\"" $args) (not (contains "servicelb" $args)) }}
+{{- $servers = append $servers .metadata.name }}
+{{- end }}
+{{- end }}
+{{- $pods := list }}
+{{- range (lookup "apps/v1" "DaemonSet" "kube-system" "").items }}
+{{- if hasPrefix "svclb-" .metadata.name }}
+{{- $pods = append $pods .metadata.name }}
+{{- end }}
+{{- end }}
+{{- if or $servers $pods }}
+k3s' own load balancer (servicelb) is on{{ with $servers }}, on {{ join ", " . }}{{ end }}{{ with $pods }}, with the DaemonSets {{ join ", " . }} in kube-system{{ end }}.
+It writes the nodes' addresses into the same Services. Switch it off on every server:
+    echo "disable: [servicelb]" | sudo tee /etc/rancher/k3s/config.yaml.d/herald.yaml && sudo systemctl restart k3s
+or let Herald serve one class only: helm upgrade ... --set loadBalancerClass=heraldlb.io/l2
+Services that servicelb has written to say so in their condition heraldlb.io/Allocated (reason AnotherController).
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* MetalLB serves the same Services. */}}
+{{- define "herald.warnMetallb" -}}
+{{- if and (not .Values.loadBalancerClass) (.Capabilities.APIVersions.Has "metallb.io/v1beta1/IPAddressPool") }}
+{{- $controllers := list }}
+{{- range (lookup "apps/v1" "Deployment" "" "").items }}
+{{- $labels := .metadata.labels | default dict }}
+{{- if and (or (eq (get $labels "app") "metallb") (eq (get $labels "app.kubernetes.io/name") "metallb")) (gt (int .spec.replicas) 0) }}
+{{- if not (contains "--lb-class" (toJson .spec.template.spec.containers)) }}
+{{- $controllers = append $controllers (printf "%s/%s" .metadata.namespace .metadata.name) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if $controllers }}
+MetalLB ({{ join ", " $controllers }}) serves the Services without a loadBalancerClass, and so does Herald. Which of them
+gives a new Service its address is a matter of chance. What one has written, the other leaves alone: such Services say so
+in their condition heraldlb.io/Allocated (reason AnotherController). Never give both the same addresses.
+To try Herald beside MetalLB, let it serve one class only: helm upgrade ... --set loadBalancerClass=heraldlb.io/l2
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* kube-proxy in IPVS mode makes every node's kernel answer ARP. */}}
+{{- define "herald.warnStrictArp" -}}
+{{- $config := dig "data" "config.conf" "" (lookup "v1" "ConfigMap" "kube-system" "kube-proxy") }}
+{{- if and (regexMatch "(?m)^mode: *\"?ipvs\"? *$" $config) (not (regexMatch "(?m)^ *strictARP: *true *$" $config)) }}
+kube-proxy is in IPVS mode without strictARP: every node's kernel answers ARP for every address, so clients reach a
+node at random and failover does not work. Set ipvs.strictARP: true in the ConfigMap kube-system/kube-proxy, then
+    kubectl -n kube-system rollout restart daemonset/kube-proxy
+{{- end }}
+{{- end }}
+
+{{/* No node for a speaker, or none that may announce. */}}
+{{- define "herald.warnNodes" -}}
+{{- $nodes := (lookup "v1" "Node" "" "").items }}
+{{- $selected := list }}
+{{- $excluded := list }}
+{{- range $node := $nodes }}
+{{- $labels := $node.metadata.labels | default dict }}
+{{- $matches := true }}
+{{- range $key, $value := $.Values.speaker.nodeSelector }}
+{{- if ne (get $labels $key) $value }}{{ $matches = false }}{{ end }}
+{{- end }}
+{{- if $matches }}
+{{- $selected = append $selected $node.metadata.name }}
+{{- if hasKey $labels "node.kubernetes.io/exclude-from-external-load-balancers" }}
+{{- $excluded = append $excluded $node.metadata.name }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if and $nodes (not $selected) }}
+No node has the labels of speaker.nodeSelector ({{ toJson .Values.speaker.nodeSelector }}): no speaker runs, and nobody
+answers for an address.
+{{- else if and $selected (eq (len $selected) (len $excluded)) }}
+Every node that runs a speaker ({{ join ", " $excluded }}) has the label
+node.kubernetes.io/exclude-from-external-load-balancers, which kubeadm puts on control planes. Herald ignores it then;
+take it away where it is not meant:
+    kubectl label node {{ join " " $excluded }} node.kubernetes.io/exclude-from-external-load-balancers-
+{{- end }}
+{{- end }}
+
+{{/* Pods of the speaker that Pod Security may refuse, where the namespace does not say. */}}
+{{- define "herald.warnPodSecurity" -}}
+{{- $namespace := lookup "v1" "Namespace" "" .Release.Namespace }}
+{{- if and $namespace (not (dig "metadata" "labels" "pod-security.kubernetes.io/enforce" "" $namespace)) }}
+The speaker uses the node's network. Clusters that enforce Pod Security everywhere (Talos does) refuse its pods until
+the namespace allows it:
+    kubectl label namespace {{ .Release.Namespace }} pod-security.kubernetes.io/enforce=privileged
+{{- end }}
+{{- end }}
+
+{{/* Addresses that clients and nodes would fight for. */}}
+{{- define "herald.warnOverlap" -}}
+{{- with include "herald.nodesInPools" . | trim }}
+Pools hold addresses that nodes have themselves. Take them out (a pool's `excluded`, or another range): whoever gets
+such an address takes that node off the network.
+  {{ . }}
+{{- end }}
+{{- end }}
