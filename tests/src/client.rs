@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow};
 
-use crate::{lab::Lab, lan::Host, sniffer::Sniffer};
+use crate::{lan::Host, site::Site, sniffer::Sniffer};
 
 /// How long a question may stay unanswered: the kernel repeats it after a second, twice.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -43,7 +43,7 @@ impl Page {
     }
 }
 
-impl Lab {
+impl Site {
     /// The node that the client's neighbour cache leads to for `address`: no status, only what was learned on the wire.
     pub fn holder_seen_by_client(&self, address: IpAddr) -> Result<String> {
         let entry = self.client().neighbour(address)?;
@@ -55,7 +55,7 @@ impl Lab {
     }
 }
 
-impl Lab {
+impl Site {
     /// Makes the client ask anew who has `address`, and names every host that answers.
     pub fn who_answers(&self, sniffer: &Sniffer, address: IpAddr) -> Result<BTreeSet<String>> {
         let asked = Instant::now();

@@ -1,4 +1,4 @@
-//! A real control plane: etcd, kube-apiserver and kube-controller-manager in the namespace of one host.
+//! A real control plane: etcd, kube-apiserver, kube-controller-manager and, for real kubelets, kube-scheduler in the namespace of one host.
 
 use std::{
     fmt::Write as _,
@@ -28,6 +28,18 @@ pub(crate) const POD_RANGES: &str = "10.244.0.0/16,fd00:244::/32";
 /// The server's own name in the first service range.
 const KUBERNETES_SERVICE: &str = "10.96.0.1";
 
+const AUDIT_LOG: &str = "audit.log";
+/// Requests of ServiceAccounts outside kube-system, without their bodies.
+const AUDIT_POLICY: &str = "\
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived, ResponseStarted]
+rules:
+- {level: None, userGroups: ['system:serviceaccounts:kube-system']}
+- {level: Metadata, userGroups: ['system:serviceaccounts']}
+- {level: None}
+";
+
 /// A fixed token, its user and group: as good as any secret inside a lab that nobody outside can reach.
 struct Account {
     token: &'static str,
@@ -37,9 +49,21 @@ struct Account {
 
 const ADMIN: Account = Account { token: "lab-admin", user: "admin", group: "system:masters" };
 const MANAGER: Account = Account { token: "lab-manager", user: "system:kube-controller-manager", group: "" };
+const SCHEDULER: Account = Account { token: "lab-scheduler", user: "system:kube-scheduler", group: "" };
 const PROXY: Account = Account { token: "lab-proxy", user: "system:kube-proxy", group: "" };
 
-/// etcd, API server and controller manager of one lab.
+/// What a control plane is for, beyond what every lab needs.
+#[derive(Debug, Default)]
+pub(crate) struct Purpose {
+    /// The nodes whose kubelets will come; with any, pods are scheduled, too.
+    pub(crate) kubelets: Vec<String>,
+    /// How long a node may be silent before it is NotReady; Kubernetes' default otherwise.
+    pub(crate) node_grace: Option<Duration>,
+    /// Whether every request of a ServiceAccount is written to `audit.log`.
+    pub(crate) audit: bool,
+}
+
+/// etcd, API server, controller manager and, where kubelets run pods, the scheduler of one lab.
 #[derive(Debug)]
 pub struct ControlPlane {
     host: Host,
@@ -47,12 +71,17 @@ pub struct ControlPlane {
     kubernetes: Kubernetes,
     etcd: Process,
     api_server: Mutex<Process>,
-    manager: Mutex<Option<Process>>,
+    /// Flags of the API server and the controller manager beyond the usual.
+    api_flags: Vec<String>,
+    manager_flags: Vec<String>,
+    schedules: bool,
+    /// Controller manager and scheduler.
+    clients: Mutex<Vec<Process>>,
 }
 
 impl ControlPlane {
     /// Starts everything, without waiting for it; `dir` gets the keys, the data and the logs.
-    pub(crate) fn start(host: Host, dir: &Path, kubernetes: Kubernetes) -> Result<Self> {
+    pub(crate) fn start(host: Host, dir: &Path, kubernetes: Kubernetes, purpose: &Purpose) -> Result<Self> {
         let dir = dir.to_owned();
         let address = host.v4.to_string();
         pki::write(
@@ -68,16 +97,40 @@ impl ControlPlane {
             ],
         )?;
         let mut tokens = String::new();
-        for account in [ADMIN, MANAGER, PROXY] {
-            writeln!(tokens, "{},{},{},\"{}\"", account.token, account.user, account.user, account.group)?;
+        for (name, Account { token, user, group }) in
+            [("admin", ADMIN), ("manager", MANAGER), ("scheduler", SCHEDULER), ("proxy", PROXY)]
+        {
+            writeln!(tokens, "{token},{user},{user},\"{group}\"")?;
+            write_kubeconfig(&dir, &address, name, token)?;
+        }
+        for node in &purpose.kubelets {
+            writeln!(tokens, "lab-{node},system:node:{node},{node},\"system:nodes\"")?;
+            write_kubeconfig(&dir, &address, node, &format!("lab-{node}"))?;
         }
         std::fs::write(dir.join("tokens.csv"), tokens)?;
-        for (name, account) in [("admin", &ADMIN), ("manager", &MANAGER), ("proxy", &PROXY)] {
-            write_kubeconfig(&dir, &address, name, account.token)?;
+        let mut api_flags = Vec::new();
+        if purpose.audit {
+            let policy = dir.join("audit-policy.yaml");
+            std::fs::write(&policy, AUDIT_POLICY)?;
+            api_flags.push(format!("--audit-policy-file={}", policy.display()));
+            api_flags.push(format!("--audit-log-path={}", dir.join(AUDIT_LOG).display()));
         }
+        let grace =
+            purpose.node_grace.map(|grace| format!("--node-monitor-grace-period={}s", grace.as_secs()));
+        let manager_flags = grace.into_iter().collect();
         let etcd = start_etcd(&host, &dir, &kubernetes)?;
-        let api_server = Mutex::new(start_api_server(&host, &dir, &kubernetes)?);
-        Ok(Self { host, dir, kubernetes, etcd, api_server, manager: Mutex::default() })
+        let api_server = Mutex::new(start_api_server(&host, &dir, &kubernetes, &api_flags)?);
+        Ok(Self {
+            host,
+            dir,
+            kubernetes,
+            etcd,
+            api_server,
+            api_flags,
+            manager_flags,
+            schedules: !purpose.kubelets.is_empty(),
+            clients: Mutex::default(),
+        })
     }
 
     /// The host it runs on.
@@ -124,11 +177,19 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// Starts the controller manager; it wants a ready API server.
-    pub(crate) fn start_manager(&self) -> Result<()> {
-        let manager = start_manager(&self.host, &self.dir, &self.kubernetes)?;
-        *self.manager.lock().unwrap_or_else(PoisonError::into_inner) = Some(manager);
+    /// Starts the controller manager and the scheduler; they want a ready API server.
+    pub(crate) fn start_clients(&self) -> Result<()> {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        clients.push(start_manager(&self.host, &self.dir, &self.kubernetes, &self.manager_flags)?);
+        if self.schedules {
+            clients.push(start_scheduler(&self.host, &self.dir, &self.kubernetes)?);
+        }
         Ok(())
+    }
+
+    /// What ServiceAccounts asked the API server, one JSON object a line, where the lab was told to write it down.
+    pub fn audit_log(&self) -> PathBuf {
+        self.dir.join(AUDIT_LOG)
     }
 
     /// Freezes the API server: connections stay open, nothing is answered.
@@ -148,7 +209,7 @@ impl ControlPlane {
 
     /// Starts it again after [`Self::kill_api`].
     pub(crate) fn restart_api(&self) -> Result<()> {
-        let started = start_api_server(&self.host, &self.dir, &self.kubernetes)?;
+        let started = start_api_server(&self.host, &self.dir, &self.kubernetes, &self.api_flags)?;
         *self.api_server.lock().unwrap_or_else(PoisonError::into_inner) = started;
         Ok(())
     }
@@ -195,10 +256,11 @@ fn start_etcd(host: &Host, dir: &Path, kubernetes: &Kubernetes) -> Result<Proces
             "--listen-peer-urls=http://127.0.0.1:2380",
             "--log-level=error",
         ],
+        &[],
     )
 }
 
-fn start_api_server(host: &Host, dir: &Path, kubernetes: &Kubernetes) -> Result<Process> {
+fn start_api_server(host: &Host, dir: &Path, kubernetes: &Kubernetes, more: &[String]) -> Result<Process> {
     let file = |name: &str| dir.join(name).display().to_string();
     start(
         host,
@@ -223,11 +285,21 @@ fn start_api_server(host: &Host, dir: &Path, kubernetes: &Kubernetes) -> Result<
             "--allow-privileged=true",
             // Restarts under test should not wait a minute for open watches.
             "--shutdown-delay-duration=0s",
+            // The API server as the kubelets' client: logs, exec, port-forward.
+            &format!("--kubelet-client-certificate={}", file("kubelet-client.crt")),
+            &format!("--kubelet-client-key={}", file("kubelet-client.key")),
+            "--kubelet-preferred-address-types=InternalIP",
         ],
+        more,
     )
 }
 
-fn start_manager(host: &Host, dir: &Path, kubernetes: &Kubernetes) -> Result<Process> {
+fn start_scheduler(host: &Host, dir: &Path, kubernetes: &Kubernetes) -> Result<Process> {
+    let kubeconfig = format!("--kubeconfig={}", dir.join("scheduler.kubeconfig").display());
+    start(host, dir, kubernetes, Program::Scheduler, &[&kubeconfig, "--leader-elect=false"], &[])
+}
+
+fn start_manager(host: &Host, dir: &Path, kubernetes: &Kubernetes, more: &[String]) -> Result<Process> {
     start(
         host,
         dir,
@@ -243,6 +315,7 @@ fn start_manager(host: &Host, dir: &Path, kubernetes: &Kubernetes) -> Result<Pro
             "--allocate-node-cidrs=false",
             "--controllers=*,-cloud-node-lifecycle-controller",
         ],
+        more,
     )
 }
 
@@ -252,9 +325,11 @@ fn start(
     kubernetes: &Kubernetes,
     program: Program,
     args: &[&str],
+    more: &[String],
 ) -> Result<Process> {
     let (binary, first) = kubernetes.program(program);
-    let args = first.iter().map(String::as_str).chain(args.iter().copied());
+    let more = more.iter().map(String::as_str);
+    let args = first.iter().map(String::as_str).chain(args.iter().copied()).chain(more);
     Process::start(&host.netns, program.name(), &binary, args, &dir.join(format!("{}.log", program.name())))
 }
 

@@ -16,7 +16,7 @@ use kube::{
     runtime::wait::{await_condition, conditions::is_crd_established},
 };
 
-use crate::{lab::Lab, process::Process, programs};
+use crate::{lab::Lab, process::Process, programs, site::Site};
 
 /// Herald's namespace.
 pub const NAMESPACE: &str = "herald-system";
@@ -91,7 +91,9 @@ impl Lab {
         };
         found.with_context(missing)??.with_context(missing)
     }
+}
 
+impl Site {
     /// A kubeconfig with a token of ServiceAccount `name`.
     pub fn account_kubeconfig(&self, name: &str) -> Result<PathBuf> {
         let token = self.block_on(async {

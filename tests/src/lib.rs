@@ -18,6 +18,7 @@
 mod asker;
 pub mod backend;
 mod client;
+pub mod cluster;
 mod control_plane;
 mod herald;
 mod keepalived;
@@ -33,10 +34,12 @@ mod progress;
 mod scratch;
 pub mod services;
 pub mod shared;
+mod site;
 mod sniffer;
 
 pub use asker::Asker;
 pub use client::Page;
+pub use cluster::{Cluster, ClusterNode, ClusterPlan};
 pub use control_plane::ControlPlane;
 pub use herald::NAMESPACE as HERALD_NAMESPACE;
 pub use keepalived::Keepalived;
@@ -47,4 +50,5 @@ pub use netns::Netns;
 pub use node::{Node, ProxyMode};
 pub use process::Process;
 pub use progress::Progress;
+pub use site::Site;
 pub use sniffer::{Seen, Sniffer, What};

@@ -123,23 +123,7 @@ impl Node {
         mode: ProxyMode,
     ) -> Result<()> {
         let config = self.dir.join("kube-proxy.yaml");
-        // minSyncPeriod: with the default of 1 s every latency measured here would be kube-proxy's.
-        let text = format!(
-            "apiVersion: kubeproxy.config.k8s.io/v1alpha1\n\
-             kind: KubeProxyConfiguration\n\
-             mode: {mode}\n\
-             hostnameOverride: {node}\n\
-             clientConnection: {{kubeconfig: {kubeconfig}}}\n\
-             clusterCIDR: '{POD_RANGES}'\n\
-             conntrack: {{maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}}\n\
-             nftables: {{minSyncPeriod: 10ms, syncPeriod: 30s}}\n\
-             iptables: {{minSyncPeriod: 10ms, syncPeriod: 30s}}\n\
-             nodePortAddresses: [primary]\n",
-            mode = mode.name(),
-            node = self.name(),
-            kubeconfig = kubeconfig.display(),
-        );
-        std::fs::write(&config, text)?;
+        std::fs::write(&config, proxy_configuration(self.name(), kubeconfig, mode))?;
         let (binary, first) = kubernetes.program(Program::Proxy);
         let args = first.into_iter().chain([format!("--config={}", config.display())]);
         let log = self.dir.join("kube-proxy.log");
@@ -215,6 +199,25 @@ impl Node {
         self.host.netns.nft("flush ruleset")?;
         self.host.forget_neighbours()
     }
+}
+
+/// kube-proxy's configuration on node `node`.
+pub(crate) fn proxy_configuration(node: &str, kubeconfig: &Path, mode: ProxyMode) -> String {
+    // minSyncPeriod: with the default of 1 s every latency measured here would be kube-proxy's.
+    format!(
+        "apiVersion: kubeproxy.config.k8s.io/v1alpha1\n\
+         kind: KubeProxyConfiguration\n\
+         mode: {mode}\n\
+         hostnameOverride: {node}\n\
+         clientConnection: {{kubeconfig: {kubeconfig}}}\n\
+         clusterCIDR: '{POD_RANGES}'\n\
+         conntrack: {{maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}}\n\
+         nftables: {{minSyncPeriod: 10ms, syncPeriod: 30s}}\n\
+         iptables: {{minSyncPeriod: 10ms, syncPeriod: 30s}}\n\
+         nodePortAddresses: [primary]\n",
+        mode = mode.name(),
+        kubeconfig = kubeconfig.display(),
+    )
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

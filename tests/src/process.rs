@@ -88,6 +88,11 @@ impl Process {
     /// Asks it to end (SIGTERM) and waits until it has.
     pub fn terminate(&self) -> Result<ExitStatus> {
         self.signal(Signal::SIGTERM)?;
+        self.wait()
+    }
+
+    /// Waits until it has ended.
+    pub fn wait(&self) -> Result<ExitStatus> {
         Ok(self.child().wait()?)
     }
 

@@ -20,6 +20,9 @@ use crate::progress::Progress;
 /// Directories looked into for a user's own Kubernetes programs, by environment variable.
 const OWN_PROGRAMS: [&str; 2] = ["HERALD_KUBERNETES_BIN", "KUBEBUILDER_ASSETS"];
 
+/// The helm that the full cluster uses, also in the Makefile.
+const HELM_VERSION: &str = "4.3.1";
+
 /// How often a long build says that it goes on.
 const REPORT: Duration = Duration::from_secs(30);
 
@@ -40,6 +43,15 @@ impl Kubernetes {
             build(&multicall, progress)?;
         }
         Ok(Self { own, multicall })
+    }
+
+    /// The same, certain to have `programs` beyond those that every lab needs.
+    pub fn with(self, programs: &[Program], progress: &Progress) -> Result<Self> {
+        let found = |program: &Program| self.own.iter().any(|dir| dir.join(program.name()).is_file());
+        if !programs.iter().all(found) && !self.multicall.is_file() {
+            build(&self.multicall, progress)?;
+        }
+        Ok(self)
     }
 
     /// The binary to run for `program`, and the arguments that come before its own.
@@ -63,6 +75,10 @@ pub enum Program {
     ControllerManager,
     /// kube-proxy
     Proxy,
+    /// kube-scheduler
+    Scheduler,
+    /// kubelet
+    Kubelet,
     /// kubectl
     Kubectl,
 }
@@ -77,6 +93,8 @@ impl Program {
             Self::ApiServer => "kube-apiserver",
             Self::ControllerManager => "kube-controller-manager",
             Self::Proxy => "kube-proxy",
+            Self::Scheduler => "kube-scheduler",
+            Self::Kubelet => "kubelet",
             Self::Kubectl => "kubectl",
         }
     }
@@ -105,6 +123,57 @@ pub fn herald(name: &str) -> Result<PathBuf> {
     Ok(file)
 }
 
+/// The lab's own program for pods, static, as `make` built it.
+pub fn pod() -> Result<PathBuf> {
+    let builds = env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
+    let triple = format!("{}-unknown-linux-musl", env::consts::ARCH);
+    let file = workspace().join(builds).join(triple).join("release/herald-pod");
+    if !file.is_file() {
+        bail!("{} is missing: `make pod` builds it", file.display());
+    }
+    Ok(file)
+}
+
+/// The image archives of Herald for this machine, as `make image` wrote them; `HERALD_IMAGES` names another directory.
+pub fn images() -> Result<Vec<PathBuf>> {
+    let dir = env::var_os("HERALD_IMAGES").map_or_else(|| workspace().join("dist/images"), PathBuf::from);
+    let architecture = match env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let files =
+        ["controller", "speaker"].map(|name| dir.join(format!("herald-{name}-linux-{architecture}.tar")));
+    if let Some(missing) = files.iter().find(|file| !file.is_file()) {
+        bail!("{} is missing: `make image` writes it", missing.display());
+    }
+    Ok(files.to_vec())
+}
+
+/// helm: the one that `HELM` names, else the pinned version, built once per machine.
+pub fn helm(progress: &Progress) -> Result<PathBuf> {
+    if let Some(own) = env::var_os("HELM").filter(|own| !own.is_empty()) {
+        return Ok(PathBuf::from(own));
+    }
+    let dir = cache_dir()?.join("tools/bin");
+    let file = dir.join(format!("helm-{HELM_VERSION}"));
+    if file.is_file() {
+        return Ok(file);
+    }
+    let partial = dir.join(format!("helm-partial-{}", std::process::id()));
+    std::fs::create_dir_all(&partial).with_context(|| format!("creating {}", partial.display()))?;
+    let mut compiler = Command::new("go");
+    compiler
+        .env("GOBIN", &partial)
+        .env("CGO_ENABLED", "0")
+        .args(["install", "-trimpath", "-ldflags", "-s -w"])
+        .arg(format!("helm.sh/helm/v4/cmd/helm@v{HELM_VERSION}"));
+    compile(&mut compiler, &format!("helm {HELM_VERSION}"), "two minutes", progress)?;
+    std::fs::rename(partial.join("helm"), &file)?;
+    std::fs::remove_dir(&partial)?;
+    Ok(file)
+}
+
 fn build(binary: &Path, progress: &Progress) -> Result<()> {
     let dir = binary.parent().context("the cache has no directory")?;
     std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
@@ -112,23 +181,36 @@ fn build(binary: &Path, progress: &Progress) -> Result<()> {
     let (major, minor) =
         version.trim_start_matches('v').split_once('.').context("a version without a minor")?;
     let minor = minor.split('.').next().unwrap_or(minor);
-    progress.say(&format!(
-        "building Kubernetes {version} and etcd into one binary: once per machine, about five minutes on two cores"
-    ));
-    let begun = Instant::now();
-    let mut said = Duration::ZERO;
     let partial = binary.with_extension(format!("partial-{}", std::process::id()));
     let stamp = "-X k8s.io/component-base/version";
-    let mut compiler = Command::new("go")
+    let mut compiler = Command::new("go");
+    compiler
         .current_dir(workspace().join("tests/controlplane"))
         .env("CGO_ENABLED", "0")
         .args(["build", "-mod=readonly", "-trimpath", "-ldflags"])
         .arg(format!("-s -w {stamp}.gitVersion={version} {stamp}.gitMajor={major} {stamp}.gitMinor={minor}"))
         .arg("-o")
         .arg(&partial)
-        .arg(".")
+        .arg(".");
+    compile(
+        &mut compiler,
+        &format!("Kubernetes {version} and etcd into one binary"),
+        "five minutes",
+        progress,
+    )?;
+    // Renamed last, so that a build that was interrupted or ran twice never leaves half a binary.
+    std::fs::rename(&partial, binary)?;
+    Ok(())
+}
+
+/// Runs Go's compiler on `what` and says that it goes on.
+fn compile(compiler: &mut Command, what: &str, time: &str, progress: &Progress) -> Result<()> {
+    progress.say(&format!("building {what}: once per machine, about {time} on two cores"));
+    let begun = Instant::now();
+    let mut said = Duration::ZERO;
+    let mut compiler = compiler
         .spawn()
-        .context("starting go: the control plane is built with Go 1.26 or newer (https://go.dev/dl)")?;
+        .context("starting go: the lab builds its programs with Go 1.26 or newer (https://go.dev/dl)")?;
     let status = loop {
         if let Some(status) = compiler.try_wait()? {
             break status;
@@ -141,11 +223,9 @@ fn build(binary: &Path, progress: &Progress) -> Result<()> {
         }
     };
     if !status.success() {
-        bail!("go build of tests/controlplane failed ({status}); its messages are above");
+        bail!("building {what} failed ({status}); go's messages are above");
     }
-    // Renamed last, so that a build that was interrupted or ran twice never leaves half a binary.
-    std::fs::rename(&partial, binary)?;
-    progress.say(&format!("built in {} s: {}", begun.elapsed().as_secs(), binary.display()));
+    progress.say(&format!("built {what} in {} s", begun.elapsed().as_secs()));
     Ok(())
 }
 

@@ -16,7 +16,8 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::netns::checked;
 
-/// Kills what runs in the namespaces of lab `$1`, deletes them, removes directory `$2`. First waits for the owner's end.
+/// Kills what runs in the namespaces of lab `$1`, deletes them and the lab's cgroups, puts sysctls back, removes directory
+/// `$2`. First waits for the owner's end.
 const REAPER: &str = r#"
 cat >/dev/null
 for round in 1 2 3; do
@@ -25,8 +26,18 @@ for round in 1 2 3; do
     for name in $names; do ip netns pids "$name" | while read -r pid; do kill -9 "$pid"; done; done 2>/dev/null
     for name in $names; do ip netns delete "$name"; done 2>/dev/null
 done
+# Cgroups stay busy until the last process in them is reaped.
+for round in 1 2 3 4 5 6 7 8 9 10; do
+    find /sys/fs/cgroup -depth -type d -path "*/$1-*" -exec rmdir {} + 2>/dev/null
+    [ -n "$(find /sys/fs/cgroup -type d -name "$1-*" -print -quit)" ] || break
+    sleep 0.2
+done
+[ -e "$2/sysctls" ] && while read -r file value; do echo "$value" >"$file"; done <"$2/sysctls"
 rm -rf --one-file-system "$2"
 "#;
+
+/// The file in a lab's directory that says which sysctls to set to what when the lab goes.
+pub(crate) const SYSCTLS: &str = "sysctls";
 
 const LAB_DIR: &str = "herald-lab-";
 const NETNS: &str = "herald-";
@@ -103,6 +114,13 @@ fn sweep() -> Result<()> {
         orphan.wait()?;
     }
     Ok(())
+}
+
+/// The directories of all labs but the one in `dir`.
+pub(crate) fn other_labs(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(root()).into_iter().flatten().flatten();
+    let labs = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(LAB_DIR));
+    labs.map(|entry| entry.path()).filter(|other| other != dir).collect()
 }
 
 /// `herald-PID-N` of a name that begins so, if no process PID exists any more.

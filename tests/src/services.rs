@@ -18,18 +18,12 @@ use kube::{
 };
 use serde_json::json;
 
-use crate::{backend::BACKEND_PORT, lab::Lab};
+use crate::{backend::BACKEND_PORT, lab::Lab, site::Site};
 
 /// How long anything in the API may take before a test calls it missing. Generous: two cores, many labs.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 impl Lab {
-    /// The Service as it is now.
-    pub fn service(&self, namespace: &str, name: &str) -> Result<Service> {
-        let api: Api<Service> = Api::namespaced(self.kube(), namespace);
-        self.block_on(api.get(name)).with_context(|| format!("getting Service {namespace}/{name}"))
-    }
-
     /// Gives a Service the backends behind `nodes`, and takes away those it had.
     pub fn set_endpoints(&self, namespace: &str, name: &str, nodes: &[&str]) -> Result<()> {
         let service = self.service(namespace, name)?;
@@ -60,6 +54,14 @@ impl Lab {
                 .with_context(|| format!("EndpointSlice {namespace}/{slice_name}"))?;
         }
         Ok(())
+    }
+}
+
+impl Site {
+    /// The Service as it is now.
+    pub fn service(&self, namespace: &str, name: &str) -> Result<Service> {
+        let api: Api<Service> = Api::namespaced(self.kube(), namespace);
+        self.block_on(api.get(name)).with_context(|| format!("getting Service {namespace}/{name}"))
     }
 
     /// Waits until the Service is as `wanted` says; `what` names that in the error.

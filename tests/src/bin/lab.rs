@@ -5,7 +5,7 @@ use std::{fs::Permissions, os::unix::fs::PermissionsExt as _, path::PathBuf};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use herald_lab::{Lab, Plan, Progress, ProxyMode, programs::Kubernetes};
+use herald_lab::{ClusterPlan, Plan, Progress, ProxyMode, Site, programs::Kubernetes};
 
 /// Herald's lab: a real Kubernetes control plane and nodes in network namespaces.
 #[derive(Parser)]
@@ -28,6 +28,15 @@ enum Command {
         #[arg(long)]
         iptables: bool,
     },
+    /// Builds a full cluster, with kubelets and pods, and keeps it until Enter, end of input or Ctrl-C
+    Cluster {
+        /// Number of nodes
+        #[arg(long, default_value_t = 3)]
+        nodes: u8,
+        /// Image archives that every node shall have
+        #[arg(long)]
+        image: Vec<PathBuf>,
+    },
     /// Builds the control plane's binary if this machine has not got it yet
     Build,
 }
@@ -42,6 +51,7 @@ fn main() -> Result<()> {
             }
             up(plan, bare)
         }
+        Command::Cluster { nodes, image } => cluster(ClusterPlan::nodes(nodes).with_images(image)),
         Command::Build => Kubernetes::find_or_build(&Progress::new()).map(drop),
     }
 }
@@ -53,24 +63,43 @@ fn up(plan: Plan, bare: bool) -> Result<()> {
         println!("controller: {}", lab.account_kubeconfig("herald-controller")?.display());
         println!("speaker:    {}", lab.account_kubeconfig("herald-speaker")?.display());
     }
-    let tag = lab.tag();
-    println!("files, logs: {}", lab.dir().display());
-    println!("kubectl:     {}", kubectl_script(&lab)?.display());
-    println!("namespaces:  {tag}-cp, {tag}-client, {tag}-gw, {tag}-lan (the switch)");
+    introduce(&lab)?;
     for node in lab.nodes() {
         let host = &node.host;
         println!("node {}:     {}  {} {} {}", node.name(), host.netns.name(), host.v4, host.v6, host.mac);
     }
+    until_enter()
+}
+
+fn cluster(plan: ClusterPlan) -> Result<()> {
+    let cluster = plan.start()?;
+    introduce(&cluster)?;
+    for node in cluster.nodes() {
+        let host = &node.host;
+        println!("node {}:     {}  {} {}", node.name(), host.netns.name(), host.v4, host.mac);
+    }
+    until_enter()
+}
+
+fn introduce(site: &Site) -> Result<()> {
+    let tag = site.tag();
+    println!("files, logs: {}", site.dir().display());
+    println!("kubectl:     {}", kubectl_script(site)?.display());
+    println!("namespaces:  {tag}-cp, {tag}-client, {tag}-gw, {tag}-lan (the switch)");
+    Ok(())
+}
+
+fn until_enter() -> Result<()> {
     println!("Enter ends the lab.");
     std::io::stdin().read_line(&mut String::new())?;
     Ok(())
 }
 
-/// A script that is kubectl inside the lab.
-fn kubectl_script(lab: &Lab) -> Result<PathBuf> {
-    let file = lab.dir().join("kubectl");
-    let (kubectl, args) = lab.kubectl_program();
-    let (tag, kubectl, args) = (lab.tag(), kubectl.display(), args.join(" "));
+/// A script that is kubectl inside the site.
+fn kubectl_script(site: &Site) -> Result<PathBuf> {
+    let file = site.dir().join("kubectl");
+    let (kubectl, args) = site.kubectl_program();
+    let (tag, kubectl, args) = (site.tag(), kubectl.display(), args.join(" "));
     std::fs::write(&file, format!("#!/bin/sh\nexec ip netns exec {tag}-cp {kubectl} {args} \"$@\"\n"))?;
     std::fs::set_permissions(&file, Permissions::from_mode(0o755))?;
     Ok(file)
