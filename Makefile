@@ -7,6 +7,9 @@ CARGO ?= cargo
 # Tools that the checks use, installed once per machine outside the source tree.
 TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/herald-lab/tools
 CARGO_DENY_VERSION := 0.20.2
+# Also in tests/src/programs.rs.
+HELM_VERSION := 4.3.1
+HELM ?= $(TOOLS)/bin/helm-$(HELM_VERSION)
 BUILDS := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 # The binaries that the lab runs.
 export HERALD_BIN_DIR ?= $(BUILDS)/release
@@ -66,13 +69,18 @@ lint: ## Check format and lints
 	$(CARGO) clippy --workspace --all-targets --quiet -- --deny warnings
 
 .PHONY: crds
-crds: ## Write the CRD manifests from the Rust types
+crds: ## Write the CRD manifests from the Rust types, and the chart's schema of them
 	$(CARGO) xtask crds
 
+.PHONY: manifests
+manifests: $(HELM) ## Write the plain manifests from the chart
+	HELM=$(HELM) $(CARGO) xtask manifests
+
 .PHONY: generated
-generated:
+generated: $(HELM)
 	$(call say,Generated files are up to date)
 	$(CARGO) xtask crds --check
+	HELM=$(HELM) $(CARGO) xtask manifests --check
 
 .PHONY: cores
 cores:
@@ -92,6 +100,11 @@ $(TOOLS)/bin/cargo-deny-$(CARGO_DENY_VERSION):
 	$(call say,Building cargo-deny $(CARGO_DENY_VERSION), once per machine (about four minutes))
 	$(CARGO) install --quiet --locked --root $(TOOLS) cargo-deny@$(CARGO_DENY_VERSION)
 	@mv $(TOOLS)/bin/cargo-deny $@
+
+$(TOOLS)/bin/helm-$(HELM_VERSION):
+	$(call say,Building helm $(HELM_VERSION) once per machine (about two minutes))
+	GOBIN=$(TOOLS)/helm-partial CGO_ENABLED=0 go install helm.sh/helm/v4/cmd/helm@v$(HELM_VERSION)
+	@mkdir -p $(@D) && mv $(TOOLS)/helm-partial/helm $@
 
 .PHONY: binaries
 binaries:

@@ -38,9 +38,10 @@ impl Lab {
             Ok::<_, anyhow::Error>(())
         });
         established.context("waiting for the CRDs")?;
-        // The namespace first: what lives in it comes right behind.
-        self.kubectl_apply_file(&root.join("manifests/00-namespace.yaml"))?;
-        self.kubectl_apply_file(&root.join("manifests"))?;
+        // The namespace first: what lives in it comes right behind. Not the workloads: no kubelet would run them.
+        for file in ["namespace.yaml", "controller-rbac.yaml", "speaker-rbac.yaml"] {
+            self.kubectl_apply_file(&root.join("manifests").join(file))?;
+        }
         Ok(())
     }
 

@@ -1,26 +1,36 @@
 //! Project chores: generating committed files and checking that they are up to date.
 //!
-//! `cargo xtask crds` writes `crds/manifests/`, `cargo xtask crds --check` fails where it differs;
-//! `cargo xtask cores` fails where a protocol or allocator core depends on tokio, kube or libc.
+//! `cargo xtask crds` writes what is made from the API types, `cargo xtask manifests` what is made from the chart; with
+//! `--check` they fail where a committed file differs. `cargo xtask cores` fails where a protocol or allocator core depends on tokio, kube or libc.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
     reason = "a command-line tool speaks on its standard streams"
 )]
 
-use std::path::{Path, PathBuf};
+mod crds;
+mod generated;
+mod manifests;
+
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, bail};
 use clap::Parser;
-use kube::ResourceExt as _;
+
+use crate::generated::root;
 
 /// Project chores.
 #[derive(Parser)]
 enum Chore {
-    /// Write the CRD manifests made from the Rust types.
+    /// Write the CRD manifests made from the Rust types, and the chart's schema of them.
     Crds {
         /// Write nothing; fail where a committed manifest differs.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Write the plain manifests made from the chart, and the table of its values; needs helm.
+    Manifests {
+        /// Write nothing; fail where a committed file differs.
         #[arg(long)]
         check: bool,
     },
@@ -34,7 +44,8 @@ const BANNED: [&str; 5] = ["tokio", "kube", "k8s-openapi", "libc", "socket2"];
 
 fn main() -> ExitCode {
     let outcome = match Chore::parse() {
-        Chore::Crds { check } => crds(check),
+        Chore::Crds { check } => crds::run(check),
+        Chore::Manifests { check } => manifests::run(check),
         Chore::Cores => cores(),
     };
     match outcome {
@@ -44,28 +55,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn crds(check: bool) -> anyhow::Result<()> {
-    let dir = root().join("crds/manifests");
-    for crd in herald_crds::all() {
-        let path = dir.join(format!("{}.yaml", crd.name_any()));
-        let text = format!(
-            "# Made from the types in crds/src by `cargo xtask crds`; edit those.\n{}",
-            serde_yaml::to_string(&crd).with_context(|| format!("serialising {}", crd.name_any()))?
-        );
-        if check {
-            let committed =
-                std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-            if committed != text {
-                bail!("{} is out of date: run `cargo xtask crds` and commit the result", path.display());
-            }
-        } else {
-            std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
-            println!("wrote {}", path.display());
-        }
-    }
-    Ok(())
 }
 
 fn cores() -> anyhow::Result<()> {
@@ -90,8 +79,4 @@ fn cores() -> anyhow::Result<()> {
         println!("{core}: free of {}", BANNED.join(", "));
     }
     Ok(())
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_path_buf)
 }
