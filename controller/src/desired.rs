@@ -7,10 +7,10 @@ use std::net::IpAddr;
 
 use herald_crds::{
     Announce, ClaimRef, L2Announce, LoadBalancerIP, LoadBalancerIPSpec, ServiceRef as SpecServiceRef,
-    name_of_address,
+    Sharing, name_of_address,
     names::{POOL_LABEL, SERVICES_ANNOTATION},
 };
-use herald_ipam::{Owner, PoolName, ServiceRef, Version};
+use herald_ipam::{Claim, Owner, PoolName, Terms, Version};
 use kube::api::ObjectMeta;
 
 /// The longest value that a label can have.
@@ -29,6 +29,7 @@ pub fn created(
     owner: &Owner,
     pool: &PoolName,
     l2: Option<L2Announce>,
+    sharing: Option<&Terms>,
     revision: i64,
 ) -> LoadBalancerIP {
     let mut object = LoadBalancerIP {
@@ -44,38 +45,54 @@ pub fn created(
         },
         status: None,
     };
-    give(&mut object, owner, pool, l2, revision);
+    give(&mut object, owner, pool, l2, sharing, revision);
     object
 }
 
-/// `object` with `owner` as its user. Its status is not part of the write.
+/// `object` with `owner` among its users. Its status is not part of the write.
 pub fn given(
     mut object: LoadBalancerIP,
     owner: &Owner,
     pool: &PoolName,
     l2: Option<L2Announce>,
+    sharing: Option<&Terms>,
     revision: i64,
 ) -> LoadBalancerIP {
-    give(&mut object, owner, pool, l2, revision);
+    give(&mut object, owner, pool, l2, sharing, revision);
     object.status = None;
     object
 }
 
 /// `object` without users, kept for Services of this name (rule B15).
-pub fn reserved(mut object: LoadBalancerIP, claim: &ServiceRef, revision: i64) -> LoadBalancerIP {
+pub fn reserved(mut object: LoadBalancerIP, claim: &Claim, revision: i64) -> LoadBalancerIP {
     if object.spec.claim_ref.is_none() {
-        object.spec.claim_ref = Some(ClaimRef {
-            namespace: claim.namespace.to_string(),
-            name: Some(claim.name.to_string()),
-            sharing_key: None,
+        object.spec.claim_ref = Some(match claim {
+            Claim::Service(service) => ClaimRef {
+                namespace: service.namespace.to_string(),
+                name: Some(service.name.to_string()),
+                sharing_key: None,
+            },
+            Claim::Key { namespace, key } => {
+                ClaimRef { namespace: namespace.to_string(), name: None, sharing_key: Some(key.to_string()) }
+            }
         });
     }
     object.spec.services = Vec::new();
+    object.spec.sharing = None;
     object.spec.announce = None;
     object.spec.revision = revision;
     if let Some(annotations) = &mut object.metadata.annotations {
         annotations.remove(SERVICES_ANNOTATION);
     }
+    object.status = None;
+    object
+}
+
+/// `object` without one of its users; others share it.
+pub fn left(mut object: LoadBalancerIP, owner: &Owner, revision: i64) -> LoadBalancerIP {
+    object.spec.services.retain(|service| service.uid != owner.uid.as_str());
+    object.spec.revision = revision;
+    note_services(&mut object);
     object.status = None;
     object
 }
@@ -103,17 +120,36 @@ pub fn says_the_same(one: &LoadBalancerIP, other: &LoadBalancerIP) -> bool {
         && one.metadata.annotations == other.metadata.annotations
 }
 
-fn give(object: &mut LoadBalancerIP, owner: &Owner, pool: &PoolName, l2: Option<L2Announce>, revision: i64) {
-    object.spec.services = vec![SpecServiceRef {
-        namespace: owner.service.namespace.to_string(),
-        name: owner.service.name.to_string(),
-        uid: owner.uid.to_string(),
-    }];
+fn give(
+    object: &mut LoadBalancerIP,
+    owner: &Owner,
+    pool: &PoolName,
+    l2: Option<L2Announce>,
+    sharing: Option<&Terms>,
+    revision: i64,
+) {
+    if object.spec.services.iter().all(|service| service.uid != owner.uid.as_str()) {
+        object.spec.services.push(SpecServiceRef {
+            namespace: owner.service.namespace.to_string(),
+            name: owner.service.name.to_string(),
+            uid: owner.uid.to_string(),
+        });
+    }
+    object.spec.sharing = sharing.map(|terms| Sharing {
+        namespace: terms.namespace.as_deref().map(ToOwned::to_owned),
+        key: terms.key.to_string(),
+    });
     object.spec.announce = l2.map(|l2| Announce { l2: Some(l2) });
     object.spec.revision = revision;
     note_pool(object, pool);
-    let annotations = object.metadata.annotations.get_or_insert_default();
-    annotations.insert(SERVICES_ANNOTATION.to_owned(), owner.service.to_string());
+    note_services(object);
+}
+
+/// `kubectl get` shows only the first element of a list.
+fn note_services(object: &mut LoadBalancerIP) {
+    let named = object.spec.services.iter().map(|service| format!("{}/{}", service.namespace, service.name));
+    let named = named.collect::<Vec<_>>().join(",");
+    object.metadata.annotations.get_or_insert_default().insert(SERVICES_ANNOTATION.to_owned(), named);
 }
 
 fn note_pool(object: &mut LoadBalancerIP, pool: &PoolName) {
@@ -127,7 +163,7 @@ fn note_pool(object: &mut LoadBalancerIP, pool: &PoolName) {
 #[cfg(test)]
 mod tests {
     use herald_crds::{ConflictDetection, NodeMode, NodeSet};
-    use herald_ipam::Uid;
+    use herald_ipam::{ServiceRef, Uid};
 
     use super::*;
 
@@ -146,7 +182,7 @@ mod tests {
     }
 
     fn object() -> LoadBalancerIP {
-        created("fd00:10::1".parse().unwrap(), &web(), &PoolName::new("default"), Some(l2()), 7)
+        created("fd00:10::1".parse().unwrap(), &web(), &PoolName::new("default"), Some(l2()), None, 7)
     }
 
     #[test]
@@ -170,11 +206,11 @@ mod tests {
     fn a_reservation_keeps_what_users_wrote_and_drops_what_was_ours() {
         let mut object = object();
         object.metadata.labels.as_mut().unwrap().insert("team".to_owned(), "shop".to_owned());
-        let reserved = reserved(object, &web().service, 8);
+        let reserved = reserved(object, &Claim::Service(web().service), 8);
         assert_eq!(reserved.metadata.labels.as_ref().unwrap()["team"], "shop");
         assert!(reserved.spec.services.is_empty() && reserved.spec.announce.is_none());
         assert_eq!(reserved.spec.claim_ref.as_ref().unwrap().name.as_deref(), Some("web"));
-        let again = given(reserved, &web(), &PoolName::new("default"), Some(l2()), 9);
+        let again = given(reserved, &web(), &PoolName::new("default"), Some(l2()), None, 9);
         assert!(again.spec.claim_ref.is_some(), "a reservation outlives its use");
     }
 

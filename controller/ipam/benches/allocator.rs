@@ -11,9 +11,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use herald_ipam::{
-    AddressRange, Allocator, CreatedAt, Families, Family, FamilyPolicy, Input, Labels, List, Output, Owner,
-    PoolName, PoolSpec, PublishResult, ReclaimPolicy, ReleaseResult, ServiceRef, ServiceRequest, Space,
-    TakeResult, Uid, Version, Wanted,
+    AddressRange, Allocator, CreatedAt, Exposure, Families, Family, FamilyPolicy, Input, Labels, List,
+    Output, Owner, PoolName, PoolSpec, PublishResult, ReclaimPolicy, ReleaseResult, ServiceRef,
+    ServiceRequest, SharingPreference, SharingScope, Space, TakeResult, Uid, Version, Wanted,
 };
 
 /// In percent of the addresses of a /8.
@@ -239,6 +239,9 @@ fn services() {
             auto_assign: true,
             allocation: None,
             reclaim: ReclaimPolicy::Delete,
+            sharing: SharingPreference::WhenFull,
+            sharing_scope: SharingScope::Namespace,
+            limit_per_namespace: None,
         }));
         for list in [List::Pools, List::Namespaces, List::Services, List::Addresses] {
             allocator.handle(Input::Synced(list));
@@ -272,6 +275,7 @@ fn service(index: u32) -> ServiceRequest {
         labels: Labels::new(),
         families: Families { policy: FamilyPolicy::SingleStack, primary: Family::V4, dual: false },
         wanted: Ok(Wanted::default()),
+        exposure: Exposure::default(),
         shown: Vec::new(),
         terminating: false,
     }

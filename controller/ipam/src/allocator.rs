@@ -1,13 +1,15 @@
 //! The allocator: takes inputs, says outputs, holds the only copy of who has which address.
 //!
-//! Here: carrying out what [`crate::plan`] decides. `allocator/watched.rs` learns of pools, namespaces and Services
-//! and opens the gate, `allocator/observe.rs` reads LoadBalancerIPs, `allocator/results.rs` the results of writes.
+//! Here: serving Services with what [`crate::plan`] decides. `allocator/shares.rs` takes addresses and gives them
+//! back, `allocator/watched.rs` learns of pools, namespaces and Services and opens the gate, `allocator/observe.rs`
+//! reads LoadBalancerIPs, `allocator/results.rs` the results of writes.
 //!
 //! Holds between two calls of `handle`, once open: every Service has been planned for since the last thing that
 //! concerns it changed; every share of an owner nobody knows is being given back or was declined.
 
 mod observe;
 mod results;
+mod shares;
 mod watched;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -20,7 +22,7 @@ use crate::service::Service;
 use crate::waiting::{Rank, Wait, Waiting};
 use crate::{
     AddressNo, Addresses, Family, Input, Labels, List, Output, Owner, PoolName, PoolStatus, Publication,
-    ReclaimPolicy, Refusal, Release, ReleaseThen, ReleaseWhen, ServiceRef, Take, TakeHow,
+    Refusal, ServiceRef, Terms,
 };
 
 /// The allocator core.
@@ -100,6 +102,12 @@ impl Allocator {
     pub fn pool_of(&self, address: IpAddr) -> Option<&PoolName> {
         self.ledger.pool_of(address)
     }
+
+    /// What `spec.sharing` of an address in use should say: under which key others may join, and of which namespace
+    /// they must be.
+    pub fn sharing(&self, address: IpAddr) -> Option<Terms> {
+        self.ledger.terms(address)
+    }
 }
 
 /// Deciding and carrying out.
@@ -109,6 +117,8 @@ impl Allocator {
         loop {
             if let Some(address) = self.ledger.pop_freed() {
                 self.came_free(address);
+            } else if let Some((pool, family, namespace)) = self.ledger.pop_relieved() {
+                self.wake(&Wait::Limit(pool, family, namespace), |_| true);
             } else if let Some(rank) = self.due.pop_first() {
                 self.serve(&rank.service);
             } else {
@@ -148,6 +158,7 @@ impl Allocator {
             None => Situation {
                 ledger: &self.ledger,
                 namespaces: &self.namespaces,
+                services: &self.services,
                 request: &service.request,
                 has,
                 visible: has.iter().filter(|address| service.may_show(*address)).collect(),
@@ -173,11 +184,9 @@ impl Allocator {
         }
         for address in plan.target.iter() {
             match self.ledger.phase(address, &owner) {
-                None => self.take(address, &owner),
-                Some(Phase::Doomed(_) | Phase::Declined) => {
-                    self.ledger.update(address, |entry| entry.set(&owner, Phase::Held));
-                }
-                Some(Phase::Taking | Phase::Held | Phase::Releasing(_)) => {}
+                None => self.want(address, &owner),
+                Some(Phase::Doomed(_) | Phase::Declined) => self.retain(address, &owner),
+                Some(Phase::Wanted | Phase::Taking | Phase::Held | Phase::Releasing(_)) => {}
             }
         }
         let others: Vec<_> = self.ledger.owned(&owner).filter(|it| !plan.target.contains(*it)).collect();
@@ -193,7 +202,7 @@ impl Allocator {
         let owner = &service.request.owner;
         let holds = |address: &IpAddr| {
             let phase = self.ledger.phase(*address, owner);
-            matches!(phase, Some(Phase::Taking | Phase::Held | Phase::Declined))
+            matches!(phase, Some(Phase::Wanted | Phase::Taking | Phase::Held | Phase::Declined))
         };
         let any = |family| {
             let all = self.ledger.owned(owner).filter(|it| Family::of(*it) == family && holds(it));
@@ -211,78 +220,6 @@ impl Allocator {
         Family::BOTH.into_iter().filter_map(of).collect()
     }
 
-    fn take(&mut self, address: IpAddr, owner: &Owner) {
-        let Some(pool) = self.ledger.pool_of(address).cloned() else { return };
-        let how = self.ledger.update(address, |entry| {
-            entry.set(owner, Phase::Taking);
-            entry.writing = true;
-            entry.pool = Some(pool.clone());
-            if entry.record.is_some() { TakeHow::Claim } else { TakeHow::Create }
-        });
-        self.outputs.push_back(Output::Take(Take { address, pool, owner: owner.clone(), how }));
-    }
-
-    /// Gives back what a Service is not to have any more, once its status does not show it.
-    fn let_go(&mut self, address: IpAddr, owner: &Owner) {
-        let shown = self.services.get(&owner.service).is_some_and(|service| service.may_show(address));
-        let Some(entry) = self.ledger.entry(address) else { return };
-        if shown {
-            return;
-        }
-        match entry.phase(owner) {
-            // A write that was refused: there is nothing to give back.
-            Some(Phase::Taking) if !entry.writing => {
-                self.refused_addresses.remove(&address);
-                self.ledger.update(address, |entry| entry.remove(owner));
-            }
-            Some(Phase::Held) => self.doom(address, owner, ReleaseWhen::NotShown),
-            _ => {}
-        }
-    }
-
-    /// Gives back all addresses of an owner that is gone, or that nobody knows.
-    fn give_back_all(&mut self, owner: &Owner) {
-        let addresses: Vec<_> = self.ledger.owned(owner).collect();
-        for address in addresses {
-            let Some(entry) = self.ledger.entry(address) else { continue };
-            match entry.phase(owner) {
-                // Its result decides.
-                Some(Phase::Taking) if entry.writing => {}
-                Some(Phase::Releasing(_)) => self.ledger.update(address, |entry| entry.recheck = true),
-                Some(_) => self.doom(address, owner, ReleaseWhen::ServiceGone),
-                None => {}
-            }
-        }
-    }
-
-    fn doom(&mut self, address: IpAddr, owner: &Owner, when: ReleaseWhen) {
-        self.ledger.update(address, |entry| entry.set(owner, Phase::Doomed(when)));
-        self.next_write(address);
-    }
-
-    /// Says the next release of an address, unless a write is under way.
-    fn next_write(&mut self, address: IpAddr) {
-        let Some(entry) = self.ledger.entry(address).filter(|entry| !entry.writing) else { return };
-        let doomed = entry.shares.iter().find_map(|share| match share.phase {
-            Phase::Doomed(when) => Some((share.owner.clone(), when)),
-            _ => None,
-        });
-        let Some((owner, when)) = doomed else { return };
-        let leaves_to = match (entry.claim(), when) {
-            (Some(claim), _) => Some(claim.clone()),
-            (None, ReleaseWhen::ServiceGone) if self.is_retained(address) => Some(owner.service.clone()),
-            _ => None,
-        };
-        let then = leaves_to.clone().map_or(ReleaseThen::Delete, ReleaseThen::Reserve);
-        self.ledger.update(address, |entry| {
-            entry.set(&owner, Phase::Releasing(when));
-            entry.writing = true;
-            entry.recheck = false;
-            entry.leaves_to = leaves_to;
-        });
-        self.outputs.push_back(Output::Release(Release { address, owner, when, then }));
-    }
-
     /// Says a Service's status, once all it is to have is recorded.
     fn publish(&mut self, name: &ServiceRef) {
         let Some(service) = self.services.get_mut(name) else { return };
@@ -290,7 +227,7 @@ impl Allocator {
         let recorded = |address| match self.ledger.phase(address, owner) {
             Some(Phase::Held) => true,
             // Its LoadBalancerIP was deleted and is being created again (rule B17).
-            Some(Phase::Taking) => service.was_told(address),
+            Some(Phase::Wanted | Phase::Taking) => service.was_told(address),
             _ => false,
         };
         // Who has to wait for a release only is not told so: it is over in a moment, unless it was refused.
@@ -313,55 +250,6 @@ impl Allocator {
         };
         let publication = service.publish(publication);
         self.outputs.extend(publication.map(Output::Publish));
-    }
-
-    /// A Service came back before the release of its addresses was sent, or is there after all (rule B13).
-    fn keep_for(&mut self, owner: &Owner) {
-        let addresses: Vec<_> = self.ledger.owned(owner).collect();
-        for address in addresses {
-            match self.ledger.phase(address, owner) {
-                Some(Phase::Doomed(_) | Phase::Declined) => {
-                    self.ledger.update(address, |entry| entry.set(owner, Phase::Held));
-                }
-                Some(Phase::Releasing(ReleaseWhen::ServiceGone)) => {
-                    let unsent = self.outputs.iter().position(
-                        |output| matches!(output, Output::Release(release) if release.address == address),
-                    );
-                    let Some(position) = unsent else { continue };
-                    self.outputs.remove(position);
-                    self.ledger.update(address, |entry| {
-                        entry.set(owner, Phase::Held);
-                        entry.writing = false;
-                    });
-                    self.reconcile(address);
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// Whether an address of this Service is being given back and may yet stay with it: because the Service is
-    /// there again, or because the address will be reserved for its name.
-    fn is_coming_back(&self, owner: &Owner) -> bool {
-        self.ledger.owners_named(&owner.service).iter().any(|former| {
-            self.ledger.owned(former).any(|address| {
-                let phase = self.ledger.phase(address, former);
-                let leaving = matches!(
-                    phase,
-                    Some(
-                        Phase::Releasing(ReleaseWhen::ServiceGone) | Phase::Doomed(ReleaseWhen::ServiceGone)
-                    )
-                );
-                let claim = self.ledger.entry(address).and_then(|entry| entry.claim());
-                let reserved = claim.map_or(self.is_retained(address), |claim| *claim == owner.service);
-                leaving && (former == owner || reserved)
-            })
-        })
-    }
-
-    fn is_retained(&self, address: IpAddr) -> bool {
-        let pool = self.ledger.pools.containing(address).and_then(|name| self.ledger.pools.get(name));
-        pool.is_some_and(|pool| pool.spec.reclaim == ReclaimPolicy::Retain)
     }
 
     fn is_known(&self, owner: &Owner) -> bool {

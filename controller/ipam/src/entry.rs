@@ -1,10 +1,10 @@
 //! What is known of one address.
 //!
-//! Rule B13's states, per owner: FREE is no entry at all; [`Phase::Taking`] is TAKEN with a write pending;
-//! [`Phase::Held`] is TAKEN; [`Phase::Releasing`] is RELEASING. The owners are a list because an address can be
+//! Rule B13's states, per owner: FREE is no entry at all; [`Phase::Wanted`] and [`Phase::Taking`] are TAKEN with a
+//! write pending; [`Phase::Held`] is TAKEN; [`Phase::Releasing`] is RELEASING. The owners are a list because an address can be
 //! shared; an address is free again only when nobody is left and no LoadBalancerIP exists.
 
-use crate::{AddressRecord, Owner, PoolName, ReleaseWhen, ServiceRef, Version};
+use crate::{AddressRecord, Claim, Owner, PoolName, ReleaseWhen, ServiceRequest, SharingKey, Version};
 
 /// One address that is not free.
 #[derive(Clone, Debug, Default)]
@@ -22,7 +22,9 @@ pub(crate) struct Entry {
     /// The owner of a release under way was told to be gone since: "still in use" may be history.
     pub(crate) recheck: bool,
     /// For whom the release under way reserves the address.
-    pub(crate) leaves_to: Option<ServiceRef>,
+    pub(crate) leaves_to: Option<Claim>,
+    /// Under which key others may join: that of its only user, or the one under which several share it.
+    pub(crate) key: Option<SharingKey>,
     /// The pool it was taken from.
     pub(crate) pool: Option<PoolName>,
 }
@@ -37,7 +39,9 @@ pub(crate) struct Share {
 /// How far taking or giving back has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// The write that takes it is under way, or was refused and waits for a retry.
+    /// To be taken as soon as no other write is under way; where the write was refused, when it is tried again.
+    Wanted,
+    /// The write that takes it is under way.
     Taking,
     /// The LoadBalancerIP lists the owner.
     Held,
@@ -74,14 +78,24 @@ impl Entry {
     }
 
     /// For whom the address is reserved.
-    pub(crate) fn claim(&self) -> Option<&ServiceRef> {
+    pub(crate) fn claim(&self) -> Option<&Claim> {
         self.record.as_ref()?.claim.as_ref()
     }
 
-    /// Whether nobody has it and it is reserved for `service`, ready to be taken by it.
-    pub(crate) fn is_kept_for(&self, service: &ServiceRef) -> bool {
+    /// Whether it is reserved for this Service.
+    pub(crate) fn is_claimed_for(&self, request: &ServiceRequest) -> bool {
+        self.claim().is_some_and(|claim| claim.admits(&request.owner.service, request.key()))
+    }
+
+    /// Whether nobody has it and it is reserved for this Service, ready to be taken by it.
+    pub(crate) fn is_kept_for(&self, request: &ServiceRequest) -> bool {
         let ready = self.record.as_ref().is_some_and(|record| !record.terminating);
-        ready && self.shares.is_empty() && !self.writing && self.claim() == Some(service)
+        ready && self.shares.is_empty() && !self.writing && self.is_claimed_for(request)
+    }
+
+    /// Whether its LoadBalancerIP lists the owner, as far as is known.
+    pub(crate) fn lists(&self, owner: &Owner) -> bool {
+        self.record.as_ref().is_some_and(|record| record.services.contains(owner))
     }
 
     /// All owners.

@@ -6,10 +6,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::entry::{Entry, Phase};
 use crate::pools::Pools;
-use crate::{Family, Owner, PoolCounts, PoolName, PoolStatus, ServiceRef, Version, pool::Pool};
+use crate::{
+    Claim, Family, Owner, PoolCounts, PoolName, PoolStatus, ServiceRef, ServiceRequest, SharingKey,
+    SharingScope, Terms, Version, pool::Pool,
+};
 
 /// Entries, pools, and what is derived from the two.
 #[derive(Debug, Default)]
@@ -21,8 +25,12 @@ pub(crate) struct Ledger {
     released: BTreeMap<IpAddr, Version>,
     /// By owner, the addresses it has a share in.
     owned: BTreeMap<Owner, BTreeSet<IpAddr>>,
-    /// By Service, the addresses reserved for it.
-    reserved: BTreeMap<ServiceRef, BTreeSet<IpAddr>>,
+    /// By whom they are reserved for, addresses.
+    reserved: BTreeMap<Claim, BTreeSet<IpAddr>>,
+    /// By the key under which others may join, addresses.
+    shared: BTreeMap<SharingKey, BTreeSet<IpAddr>>,
+    /// Of pools with `limitPerNamespace`: how many addresses count against it.
+    charged: BTreeMap<PoolName, BTreeMap<(Family, Arc<str>), u32>>,
     /// By pool in force, how many of its addresses have an owner: IPv4, IPv6.
     assigned: BTreeMap<PoolName, (i64, i64)>,
     /// By the pool they were taken from, addresses with an owner that are in no pool (any more).
@@ -31,6 +39,8 @@ pub(crate) struct Ledger {
     touched: BTreeSet<PoolName>,
     /// Addresses that came free, for those who wait.
     freed: VecDeque<IpAddr>,
+    /// Limits of namespaces that leave room again, for those who wait.
+    relieved: VecDeque<(PoolName, Family, Arc<str>)>,
 }
 
 /// What the indexes depend on in an entry.
@@ -38,7 +48,8 @@ pub(crate) struct Ledger {
 struct Indexed {
     exists: bool,
     owners: Vec<Owner>,
-    claim: Option<ServiceRef>,
+    claim: Option<Claim>,
+    key: Option<SharingKey>,
     pool: Option<PoolName>,
 }
 
@@ -91,9 +102,40 @@ impl Ledger {
         self.owned.keys()
     }
 
-    /// The addresses reserved for a Service, lowest first.
-    pub(crate) fn reserved_for(&self, service: &ServiceRef) -> impl Iterator<Item = IpAddr> + '_ {
-        self.reserved.get(service).into_iter().flatten().copied()
+    /// The addresses reserved for a Service, those for its name first, then those for its key; lowest first.
+    pub(crate) fn reserved_for(&self, request: &ServiceRequest) -> impl Iterator<Item = IpAddr> + '_ {
+        let service = &request.owner.service;
+        let by_key = request.key().map(|key| Claim::after(service, Some(key)));
+        let claims = std::iter::once(Claim::Service(service.clone())).chain(by_key);
+        claims.flat_map(|claim| self.reserved.get(&claim).into_iter().flatten().copied())
+    }
+
+    /// The addresses that can be joined under a key, lowest first.
+    pub(crate) fn shared_under(&self, key: &SharingKey) -> impl Iterator<Item = IpAddr> + '_ {
+        self.shared.get(key).into_iter().flatten().copied()
+    }
+
+    /// On which terms others may join an address.
+    pub(crate) fn terms(&self, address: IpAddr) -> Option<Terms> {
+        let entry = self.entries.get(&address)?;
+        let key = entry.key.clone()?;
+        let mut namespaces = entry.owners().map(|owner| &owner.service.namespace);
+        let first = namespaces.next()?;
+        let pool = self.pools.containing(address).and_then(|name| self.pools.get(name));
+        let open = pool.is_some_and(|pool| pool.spec.sharing_scope == SharingScope::Cluster);
+        let closed = !open && namespaces.all(|namespace| namespace == first);
+        Some(Terms { namespace: closed.then(|| first.clone()), key })
+    }
+
+    /// How many addresses of a pool with `limitPerNamespace` count against a namespace's limit.
+    pub(crate) fn charged(&self, pool: &PoolName, family: Family, namespace: &Arc<str>) -> u32 {
+        let charged = self.charged.get(pool).and_then(|it| it.get(&(family, namespace.clone())));
+        charged.copied().unwrap_or_default()
+    }
+
+    /// Whether an address counts against a namespace's limit already.
+    pub(crate) fn is_charged(&self, address: IpAddr, namespace: &Arc<str>) -> bool {
+        self.entries.get(&address).is_some_and(|entry| Indexed::of(entry).namespaces().contains(namespace))
     }
 
     /// The pool an address counts to: the one that contains it, else the one it was taken from.
@@ -123,6 +165,11 @@ impl Ledger {
     /// The next address that came free.
     pub(crate) fn pop_freed(&mut self) -> Option<IpAddr> {
         self.freed.pop_front()
+    }
+
+    /// The next limit that leaves room again.
+    pub(crate) fn pop_relieved(&mut self) -> Option<(PoolName, Family, Arc<str>)> {
+        self.relieved.pop_front()
     }
 
     /// A pool's status may have changed.
@@ -157,11 +204,18 @@ impl Ledger {
     pub(crate) fn reindex(&mut self, changed: &BTreeSet<PoolName>) {
         for name in changed {
             self.assigned.remove(name);
+            self.charged.remove(name);
             let Some(pool) = self.pools.get_mut(name) else { continue };
             let (mut v4, mut v6) = (0, 0);
+            let mut charged: BTreeMap<(Family, Arc<str>), u32> = BTreeMap::new();
             for range in pool.ranges.clone() {
                 for (address, entry) in self.entries.range(range.first()..=range.last()) {
                     let taken = pool.space_mut(range.family()).take(*address);
+                    let counts = taken && pool.spec.limit_per_namespace.is_some();
+                    let namespaces = if counts { Indexed::of(entry).namespaces() } else { BTreeSet::new() };
+                    for namespace in namespaces {
+                        *charged.entry((range.family(), namespace)).or_default() += 1;
+                    }
                     if taken && !entry.shares.is_empty() {
                         match range.family() {
                             Family::V4 => v4 += 1,
@@ -169,6 +223,9 @@ impl Ledger {
                         }
                     }
                 }
+            }
+            if pool.spec.limit_per_namespace.is_some() {
+                self.charged.insert(name.clone(), charged);
             }
             self.assigned.insert(name.clone(), (v4, v6));
         }
@@ -202,9 +259,15 @@ impl Ledger {
             self.owned.entry(owner.clone()).or_default().insert(address);
         }
         if was.claim != is.claim {
-            was.claim.iter().for_each(|service| remove_from(&mut self.reserved, service, address));
-            if let Some(service) = &is.claim {
-                self.reserved.entry(service.clone()).or_default().insert(address);
+            was.claim.iter().for_each(|claim| remove_from(&mut self.reserved, claim, address));
+            if let Some(claim) = &is.claim {
+                self.reserved.entry(claim.clone()).or_default().insert(address);
+            }
+        }
+        if was.key != is.key {
+            was.key.iter().for_each(|key| remove_from(&mut self.shared, key, address));
+            if let Some(key) = &is.key {
+                self.shared.entry(key.clone()).or_default().insert(address);
             }
         }
         if was.exists && !is.exists {
@@ -232,6 +295,24 @@ impl Ledger {
         };
         *count += i64::from(!is.owners.is_empty()) - i64::from(!was.owners.is_empty());
         self.touched.insert(name.clone());
+        if self.charged.contains_key(name) {
+            self.charge(name, family, &was.namespaces(), &is.namespaces());
+        }
+    }
+
+    fn charge(&mut self, pool: &PoolName, family: Family, was: &BTreeSet<Arc<str>>, is: &BTreeSet<Arc<str>>) {
+        let Some(charged) = self.charged.get_mut(pool) else { return };
+        for namespace in is.difference(was) {
+            *charged.entry((family, namespace.clone())).or_default() += 1;
+        }
+        for namespace in was.difference(is) {
+            let count = charged.entry((family, namespace.clone())).or_default();
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                charged.remove(&(family, namespace.clone()));
+            }
+            self.relieved.push_back((pool.clone(), family, namespace.clone()));
+        }
     }
 
     fn move_stranded(&mut self, address: IpAddr, was: &Indexed, is: &Indexed) {
@@ -252,7 +333,16 @@ impl Indexed {
             exists: true,
             owners: entry.owners().cloned().collect(),
             claim: entry.claim().cloned(),
+            key: entry.key.clone(),
             pool: entry.pool.clone(),
+        }
+    }
+
+    /// Whom the address counts against: the namespaces of its owners, without any that of its reservation.
+    fn namespaces(&self) -> BTreeSet<Arc<str>> {
+        match &self.claim {
+            Some(claim) if self.owners.is_empty() => [claim.namespace().clone()].into(),
+            _ => self.owners.iter().map(|owner| owner.service.namespace.clone()).collect(),
         }
     }
 }

@@ -32,6 +32,7 @@ mod range;
 mod refusal;
 mod request;
 mod service;
+mod sharing;
 mod space;
 mod waiting;
 
@@ -46,4 +47,7 @@ pub use pool::{PoolProblem, PoolSpec, ReclaimPolicy};
 pub use range::{AddressError, AddressRange, RangeError, parse_address};
 pub use refusal::{AddressNo, PoolNo, Refusal};
 pub use request::{Addresses, Families, FamilyPolicy, RequestError, ServiceRequest, Wanted};
+pub use sharing::{
+    Claim, Exposure, Port, Protocol, ShareNo, SharingKey, SharingPreference, SharingScope, Terms,
+};
 pub use space::Space;

@@ -7,7 +7,8 @@
 use std::net::IpAddr;
 
 use crate::{
-    Addresses, Labels, Owner, PoolName, PoolProblem, PoolSpec, Refusal, ServiceRef, ServiceRequest, Version,
+    Addresses, Claim, Labels, Owner, PoolName, PoolProblem, PoolSpec, Refusal, ServiceRef, ServiceRequest,
+    Terms, Version,
 };
 
 /// Something the allocator must know.
@@ -96,8 +97,10 @@ pub struct AddressRecord {
     pub pool: Option<PoolName>,
     /// `spec.services`.
     pub services: Vec<Owner>,
-    /// `spec.claimRef`: only this Service may have it.
-    pub claim: Option<ServiceRef>,
+    /// `spec.claimRef`: only whom it admits may have it.
+    pub claim: Option<Claim>,
+    /// `spec.sharing`.
+    pub sharing: Option<Terms>,
     /// Whether it has a `metadata.deletionTimestamp`.
     pub terminating: bool,
 }
@@ -131,16 +134,26 @@ pub struct Take {
     pub owner: Owner,
     /// By which write.
     pub how: TakeHow,
+    /// `spec.sharing` as it is to be written.
+    pub sharing: Option<Terms>,
 }
 
 /// The write that takes an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TakeHow {
     /// `create`. On 409 GET it: lists our uid: `Taken`; else `Held` with what was read (rule B6).
     Create,
-    /// The object exists without services and its claimRef, if any, is this Service: update
+    /// The object exists without services and its claimRef, if any, admits this Service: update
     /// `services` under the resourceVersion just read, keep the claimRef. Found otherwise: `Held`; 404: create.
     Claim,
+    /// The object lists others: add the owner behind them under the resourceVersion just read, if everybody whom it
+    /// lists now is among those named here, it is not terminating, and one more fits in. These the sharing rule was
+    /// asked about; anybody else found there: `Held`, and it is asked again (rule B4). 404: create. Without
+    /// services: as `Claim`.
+    Join {
+        /// Who may be there.
+        beside: Vec<Owner>,
+    },
 }
 
 /// What came of a [`Take`]. Time-outs and an absent API server are the writer's to retry: the outcome must be known.
@@ -218,16 +231,19 @@ pub enum ReleaseWhen {
 /// What becomes of the LoadBalancerIP of a released address; a write under uid and resourceVersion.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReleaseThen {
-    /// Delete it.
+    /// Delete it. If others are listed by now: `Changed` (rule B5).
     Delete,
     /// One PUT: `services: []` and this claimRef (reservation, or `reclaimPolicy: Retain`; rule B15).
-    Reserve(ServiceRef),
+    /// If others are listed by now: `Changed`.
+    Reserve(Claim),
+    /// Others share it: one PUT without the owner. If nobody else is listed by now: `Changed`.
+    Leave,
 }
 
 /// What came of a [`Release`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReleaseResult {
-    /// It is gone (404 counts), or reserved at the version given.
+    /// It is gone (404 counts), or reserved or left to others at the version given.
     Released(Version),
     /// The condition does not hold: nothing was written.
     StillInUse,

@@ -1,18 +1,23 @@
 //! What a Service is to have (the addresses it asks for, else the pool, else any pool), from what it
-//! has, what it asks for and what is free. A pure function: nothing is taken here.
+//! has, what it asks for and what is free. A pure function: nothing is taken here. `plan/offer.rs` asks pools,
+//! `plan/address.rs` single addresses.
 //!
 //! What it has stays unless the request asks for something else, and stays when that cannot be had.
+
+mod address;
+mod offer;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::entry::Phase;
+use offer::Join;
+
 use crate::ledger::Ledger;
-use crate::pool::Pool;
+use crate::service::Service;
 use crate::waiting::Wait;
 use crate::{
     AddressNo, Addresses, Family, FamilyPolicy, Labels, PoolName, PoolNo, Refusal, RequestError,
-    ServiceAllocation, ServiceRequest,
+    ServiceAllocation, ServiceRef, ServiceRequest,
 };
 
 /// What the decision depends on.
@@ -20,6 +25,7 @@ use crate::{
 pub(crate) struct Situation<'a> {
     pub(crate) ledger: &'a Ledger,
     pub(crate) namespaces: &'a BTreeMap<String, Labels>,
+    pub(crate) services: &'a BTreeMap<ServiceRef, Service>,
     pub(crate) request: &'a ServiceRequest,
     /// What it has.
     pub(crate) has: Addresses,
@@ -105,7 +111,13 @@ impl Situation<'_> {
                 self.obtainable(address, asked).map(|pool| Some(pool.clone()))
             };
             let pool = pool.map_err(|no| {
-                let waits = if no.may_pass() { vec![Wait::Address(address)] } else { Vec::new() };
+                let waits = match &no {
+                    no if no.may_pass() => vec![Wait::Address(address)],
+                    AddressNo::Pool(pool, no @ PoolNo::NamespaceLimit { .. }) => {
+                        self.waits_for(pool, Family::of(address), no)
+                    }
+                    _ => Vec::new(),
+                };
                 (Refusal::Address { address, no }, waits)
             })?;
             found.push((address, pool));
@@ -122,7 +134,7 @@ impl Situation<'_> {
         let keeps = has.iter().filter(|address| self.ledger.pool_of(*address) == pool.as_ref());
         let base = keeps.chain(wanted.iter()).collect();
         match pool {
-            Some(pool) => self.fill(&pool, base, wanted),
+            Some(pool) => self.fill(&pool, base, wanted, Join::WhereFull),
             None => Ok((base, Vec::new())),
         }
     }
@@ -135,7 +147,7 @@ impl Situation<'_> {
         if !self.ledger.pools.exists(pool) {
             return Err(refuse(self.unknown(pool)));
         }
-        self.fill(pool, Addresses::default(), Addresses::default())
+        self.fill(pool, Addresses::default(), Addresses::default(), Join::WhereFull)
     }
 
     /// Keeps what it has, and adds what is missing from the same pool.
@@ -145,7 +157,7 @@ impl Situation<'_> {
         let Some(pool) = first.and_then(|address| self.ledger.pool_of(address)) else {
             return Ok((has, Vec::new()));
         };
-        match self.fill(pool, has, has) {
+        match self.fill(pool, has, has, Join::WhereFull) {
             // Both or nothing, and nobody has seen the one: look for a pool that has both.
             Err(_)
                 if self.visible.is_empty()
@@ -171,18 +183,25 @@ impl Situation<'_> {
         })
     }
 
-    /// Else: any pool. PreferDualStack takes both where a pool has both, else the primary one.
+    /// Else: any pool, and only if no pool gives a free address, one that others have and share. PreferDualStack
+    /// takes both where a pool has both, else the primary one.
     fn automatic(&self) -> Result<Found, Nothing> {
         let (candidates, mut looked) = self.candidates();
         let mut primary_only = None;
-        for pool in candidates {
-            match self.fill(pool, Addresses::default(), Addresses::default()) {
-                Ok((target, waits)) if waits.is_empty() => return Ok((target, waits)),
-                Ok(found) => primary_only = primary_only.or(Some(found)),
-                Err((Refusal::NoPoolGives { pools, .. }, _)) => looked.extend(pools),
-                Err(nothing) => return Err(nothing),
+        let mut said = Vec::new();
+        let again = self.request.key().map(|_| Join::WhereFull);
+        for join in [Join::WherePreferred].into_iter().chain(again) {
+            said.clear();
+            for pool in &candidates {
+                match self.fill(pool, Addresses::default(), Addresses::default(), join) {
+                    Ok((target, waits)) if waits.is_empty() => return Ok((target, waits)),
+                    Ok(found) => primary_only = primary_only.or(Some(found)),
+                    Err((Refusal::NoPoolGives { pools, .. }, _)) => said.extend(pools),
+                    Err(nothing) => return Err(nothing),
+                }
             }
         }
+        looked.extend(said);
         if let Some(found) = primary_only {
             return Ok(found);
         }
@@ -215,11 +234,11 @@ impl Situation<'_> {
     }
 
     /// `base`, with the missing families added from `pool`; those of `fixed` are there by request or possession.
-    fn fill(&self, pool: &PoolName, base: Addresses, fixed: Addresses) -> Result<Found, Nothing> {
+    fn fill(&self, pool: &PoolName, base: Addresses, fixed: Addresses, join: Join) -> Result<Found, Nothing> {
         let mut target = base;
         let mut missing = Vec::new();
         for family in self.request.families.wanted().filter(|family| base.of(*family).is_none()) {
-            match self.offer(pool, family) {
+            match self.offer(pool, family, join) {
                 Ok(address) => target = target.with(address),
                 Err(no) => missing.push((family, no)),
             }
@@ -227,7 +246,7 @@ impl Situation<'_> {
         let optional = self.request.families.policy == FamilyPolicy::PreferDualStack;
         let primary = target.of(self.request.families.primary).is_some();
         let enough = missing.is_empty() || (optional && (primary || !fixed.is_empty()));
-        let waits = missing.iter().map(|(family, _)| Wait::Pool(pool.clone(), *family)).collect();
+        let waits = missing.iter().flat_map(|(family, no)| self.waits_for(pool, *family, no)).collect();
         match missing.into_iter().next() {
             Some((_, no)) if !enough => {
                 let families = self.missing_from(target);
@@ -238,96 +257,8 @@ impl Situation<'_> {
     }
 }
 
-/// What single addresses and pools say.
+/// What is said of it.
 impl Situation<'_> {
-    /// The next address of a family that a pool gives this Service: the one its status shows already, else one
-    /// reserved for it, else the lowest free.
-    fn offer(&self, name: &PoolName, family: Family) -> Result<IpAddr, PoolNo> {
-        let pools = &self.ledger.pools;
-        let none = if pools.exists(name) { PoolNo::NeverValid } else { PoolNo::Deleted };
-        let pool = pools.get(name).ok_or(none)?;
-        self.grants(pool)?;
-        let space = pool.space(family);
-        let no = if space.is_empty() { PoolNo::NoRange(family) } else { PoolNo::Full(family) };
-        let shown = self.strangers.of(family);
-        let shown = shown.filter(|address| pool.contains(*address) && self.free_for_us(*address).is_ok());
-        shown.or_else(|| self.reserved(pool, family)).or_else(|| space.lowest()).ok_or(no)
-    }
-
-    /// Whether the pool's restrictions admit this Service.
-    fn grants(&self, pool: &Pool) -> Result<(), PoolNo> {
-        let Some(allocation) = &pool.spec.allocation else { return Ok(()) };
-        let namespace = &*self.request.owner.service.namespace;
-        allocation.admits(namespace, self.namespaces.get(namespace), &self.request.labels)
-    }
-
-    fn reserved(&self, pool: &Pool, family: Family) -> Option<IpAddr> {
-        let service = &self.request.owner.service;
-        self.ledger.reserved_for(service).find(|&address| {
-            let ready = self.ledger.entry(address).is_some_and(|entry| entry.is_kept_for(service));
-            Family::of(address) == family && pool.contains(address) && ready
-        })
-    }
-
-    /// Whether this Service can have this address now; its pool.
-    fn obtainable(&self, address: IpAddr, asked: Option<&PoolName>) -> Result<&PoolName, AddressNo> {
-        let name = self.ledger.pools.containing(address).ok_or_else(|| self.outside(address, asked))?;
-        if let Some(asked) = asked.filter(|asked| *asked != name) {
-            return Err(AddressNo::InOtherPool { asked: asked.clone(), lies_in: Some(name.clone()) });
-        }
-        if let Some(pool) = self.ledger.pools.get(name) {
-            self.grants(pool).map_err(|no| AddressNo::Pool(name.clone(), no))?;
-        }
-        self.free_for_us(address).map(|()| name)
-    }
-
-    fn free_for_us(&self, address: IpAddr) -> Result<(), AddressNo> {
-        let Some(entry) = self.ledger.entry(address) else { return Ok(()) };
-        let owner = &self.request.owner;
-        let others = || entry.owners().cloned().collect();
-        match entry.phase(owner) {
-            Some(Phase::Releasing(_)) => Err(AddressNo::BeingReleased(others())),
-            Some(Phase::Taking | Phase::Held | Phase::Doomed(_) | Phase::Declined) => Ok(()),
-            None if entry.is_kept_for(&owner.service) => Ok(()),
-            None if !entry.shares.is_empty() && entry.is_being_released() => {
-                Err(AddressNo::BeingReleased(others()))
-            }
-            None if !entry.shares.is_empty() => Err(AddressNo::InUse(others())),
-            None => Err(match (entry.claim(), entry.record.as_ref()) {
-                (Some(claim), _) if *claim != owner.service => AddressNo::Reserved(claim.clone()),
-                (_, Some(record)) if record.terminating => AddressNo::Terminating,
-                _ => AddressNo::HeldByNobody,
-            }),
-        }
-    }
-
-    /// Why no pool gives this address out.
-    fn outside(&self, address: IpAddr, asked: Option<&PoolName>) -> AddressNo {
-        let mut pools = self.ledger.pools.in_force();
-        let by = |no: fn(PoolName) -> AddressNo, name: &PoolName| no(name.clone());
-        let reason = pools.find_map(|(name, pool)| match () {
-            () if pool.covers(address) => Some(by(AddressNo::Buggy, name)),
-            () if pool.excludes(address) => Some(by(AddressNo::Excluded, name)),
-            () => None,
-        });
-        match (reason, asked) {
-            (Some(reason), _) => reason,
-            (None, Some(asked)) => AddressNo::InOtherPool { asked: asked.clone(), lies_in: None },
-            (None, None) => AddressNo::InNoPool { pools: self.ledger.pools.names().cloned().collect() },
-        }
-    }
-
-    /// An address it has by request: its pool, unless it asks for another pool as well.
-    fn still_in(&self, address: IpAddr, asked: Option<&PoolName>) -> Result<Option<PoolName>, AddressNo> {
-        let pool = self.ledger.pool_of(address);
-        match asked {
-            Some(asked) if pool != Some(asked) => {
-                Err(AddressNo::InOtherPool { asked: asked.clone(), lies_in: pool.cloned() })
-            }
-            _ => Ok(pool.cloned()),
-        }
-    }
-
     fn all_of(&self, addresses: Addresses, pool: &PoolName) -> bool {
         !addresses.is_empty() && addresses.iter().all(|address| self.ledger.pool_of(address) == Some(pool))
     }
@@ -339,8 +270,12 @@ impl Situation<'_> {
                 let pool = self.ledger.pool_of(address).cloned();
                 return Some(Refusal::OutsidePools { address, pool });
             };
-            let no = self.ledger.pools.get(name).and_then(|pool| self.grants(pool).err())?;
-            Some(Refusal::NoLongerGranted { address, pool: name.clone(), no })
+            let no = self.ledger.pools.get(name).and_then(|pool| self.grants(pool).err());
+            if let Some(no) = no {
+                return Some(Refusal::NoLongerGranted { address, pool: name.clone(), no });
+            }
+            let (with, no) = self.broken_sharing(address)?;
+            Some(Refusal::SharingBroken { address, with, no })
         })
     }
 
@@ -353,30 +288,17 @@ impl Situation<'_> {
     }
 
     fn no_pool_gives(&self, pools: Vec<(PoolName, PoolNo)>) -> Nothing {
-        let full = |(pool, no): &(PoolName, PoolNo)| match no {
-            PoolNo::Full(family) => Some(Wait::Pool(pool.clone(), *family)),
-            _ => None,
-        };
-        let waits = pools.iter().filter_map(full).collect();
-        (Refusal::NoPoolGives { families: self.missing_from(Addresses::default()), pools }, waits)
-    }
-}
-
-impl AddressNo {
-    /// Whether the address may come free by itself.
-    fn may_pass(&self) -> bool {
-        match self {
-            Self::InUse(_)
-            | Self::BeingReleased(_)
-            | Self::Reserved(_)
-            | Self::Terminating
-            | Self::HeldByNobody => true,
-            Self::InNoPool { .. }
-            | Self::InOtherPool { .. }
-            | Self::Excluded(_)
-            | Self::Buggy(_)
-            | Self::Pool(..) => false,
+        let mut waits: Vec<Wait> = Vec::new();
+        for (pool, no) in &pools {
+            match no {
+                PoolNo::Full(family)
+                | PoolNo::NoneToShare { family, .. }
+                | PoolNo::NamespaceLimit { family, .. } => waits.extend(self.waits_for(pool, *family, no)),
+                _ => {}
+            }
         }
+        waits.extend(self.request.key().map(|key| Wait::Sharers(key.clone())));
+        (Refusal::NoPoolGives { families: self.missing_from(Addresses::default()), pools }, waits)
     }
 }
 

@@ -7,7 +7,9 @@ use std::net::IpAddr;
 use thiserror::Error;
 
 use crate::space::Space;
-use crate::{AddressRange, CreatedAt, Family, PoolName, RangeError, ServiceAllocation};
+use crate::{
+    AddressRange, CreatedAt, Family, PoolName, RangeError, ServiceAllocation, SharingPreference, SharingScope,
+};
 
 /// `IPAddressPool.spec` as written, with the parts of its metadata that count.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +30,12 @@ pub struct PoolSpec {
     pub allocation: Option<ServiceAllocation>,
     /// `reclaimPolicy`.
     pub reclaim: ReclaimPolicy,
+    /// `sharing`: when a Service joins an address.
+    pub sharing: SharingPreference,
+    /// `sharingScope`: whom it may join.
+    pub sharing_scope: SharingScope,
+    /// `limitPerNamespace`: how many addresses of each family a namespace may have.
+    pub limit_per_namespace: Option<u32>,
 }
 
 /// `reclaimPolicy`, as a PersistentVolume's.
@@ -204,6 +212,9 @@ pub(crate) mod tests {
             auto_assign: true,
             allocation: None,
             reclaim: ReclaimPolicy::Delete,
+            sharing: SharingPreference::WhenFull,
+            sharing_scope: SharingScope::Namespace,
+            limit_per_namespace: None,
         }
     }
 

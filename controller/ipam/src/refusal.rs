@@ -5,7 +5,9 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use crate::{Addresses, Family, Owner, PoolName, RequestError, ServiceRef};
+use std::sync::Arc;
+
+use crate::{Addresses, Claim, Family, Owner, PoolName, RequestError, ServiceRef, ShareNo};
 
 /// Why a Service does not have (all of) what it asks for. It keeps what it has.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +68,15 @@ pub enum Refusal {
         /// Why the pool would say no now.
         no: PoolNo,
     },
+    /// Nothing is missing, but it shares an address with others whom it could not join now. It keeps it.
+    SharingBroken {
+        /// The address.
+        address: IpAddr,
+        /// One of the others.
+        with: ServiceRef,
+        /// What is wrong between the two.
+        no: ShareNo,
+    },
     /// The API server refused the write that takes an address.
     WriteRefused {
         /// The address.
@@ -80,6 +91,24 @@ pub enum Refusal {
 pub enum PoolNo {
     /// No free address of this family.
     Full(Family),
+    /// No free address of this family, and none that others have and the Service could share.
+    NoneToShare {
+        /// The family.
+        family: Family,
+        /// One that others share under the Service's key.
+        address: IpAddr,
+        /// Why the Service can't join them.
+        no: Box<AddressNo>,
+    },
+    /// The Service's namespace has as many of its addresses of this family as `limitPerNamespace` allows.
+    NamespaceLimit {
+        /// The family.
+        family: Family,
+        /// The namespace.
+        namespace: Arc<str>,
+        /// The limit.
+        limit: u32,
+    },
     /// No range of this family.
     NoRange(Family),
     /// `autoAssign: false`: gives only to those who name it.
@@ -122,10 +151,17 @@ pub enum AddressNo {
     Pool(PoolName, PoolNo),
     /// Others have it.
     InUse(Vec<Owner>),
+    /// Others have it who share it, but not with this Service.
+    NotShareable {
+        /// One of them.
+        with: ServiceRef,
+        /// What is wrong between the two.
+        no: ShareNo,
+    },
     /// It is being given back, and is free once the API server confirms that.
     BeingReleased(Vec<Owner>),
     /// A LoadBalancerIP reserves it (`claimRef`).
-    Reserved(ServiceRef),
+    Reserved(Claim),
     /// Its LoadBalancerIP is being deleted, but something (a finalizer) still holds it.
     Terminating,
     /// Its LoadBalancerIP exists, but names nobody.
@@ -149,8 +185,14 @@ impl Refusal {
             Self::Terminating => "ServiceTerminating",
             Self::OutsidePools { .. } => "AddressOutsidePools",
             Self::NoLongerGranted { .. } => "NoLongerGranted",
+            Self::SharingBroken { .. } => "SharingBroken",
             Self::WriteRefused { .. } => "WriteRefused",
         }
+    }
+
+    /// Whether nothing is missing: the Service has what it asks for, and something is wrong with it.
+    pub fn is_complaint(&self) -> bool {
+        matches!(self, Self::OutsidePools { .. } | Self::NoLongerGranted { .. } | Self::SharingBroken { .. })
     }
 
     /// Whether the user has to change the Service (else time or an administrator may help).
@@ -167,6 +209,7 @@ impl AddressNo {
             Self::Excluded(_) | Self::Buggy(_) => "AddressExcluded",
             Self::Pool(..) => "PoolNotAllowed",
             Self::InUse(_) => "AddressInUse",
+            Self::NotShareable { .. } => "NotShareable",
             Self::BeingReleased(_) | Self::Terminating => "AddressBeingReleased",
             Self::Reserved(_) | Self::HeldByNobody => "AddressReserved",
         }
@@ -223,6 +266,11 @@ impl fmt::Display for Refusal {
                 "{address} is of pool '{pool}', which now {no}; the Service keeps it. Admit the Service again, or ask \
                  for another address"
             ),
+            Self::SharingBroken { address, with, no } => write!(
+                f,
+                "{address} is shared with {with}, though {no}; the Service keeps it. Undo the change, or ask for \
+                 another address"
+            ),
             Self::WriteRefused { address, error } => write!(
                 f,
                 "the API server refused to record {address}: {error}; check the controller's rights and the \
@@ -236,6 +284,13 @@ impl fmt::Display for PoolNo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Full(family) => write!(f, "has no free {family} address"),
+            Self::NoneToShare { family, address, no } => {
+                write!(f, "has no free {family} address, and {address} {}", no.short())
+            }
+            Self::NamespaceLimit { family, namespace, limit } => write!(
+                f,
+                "gives a namespace at most {limit} {family} addresses (limitPerNamespace), which {namespace} has"
+            ),
             Self::NoRange(family) => write!(f, "has no {family} range"),
             Self::NotAutomatic => f.write_str("gives addresses only on request (autoAssign: false)"),
             Self::OtherNamespaces { namespaces, by_selector } => {
@@ -283,9 +338,14 @@ impl fmt::Display for AddressNo {
                 f,
                 "lies in pool '{pool}', which {no}; ask for an address of another pool or widen '{pool}'"
             ),
+            Self::NotShareable { with, no } => write!(
+                f,
+                "is shared by {with}, but {no}; ask for another address or change one of the two"
+            ),
             Self::InUse(owners) => write!(
                 f,
-                "is in use by {}; ask for another address or free it first",
+                "is in use by {}; ask for another address, free it first, or share it (annotation \
+                 heraldlb.io/allow-shared-ip with one key on all of them)",
                 Listed(owners.iter().map(|owner| owner.service.to_string()))
             ),
             Self::BeingReleased(owners) => write!(
@@ -308,6 +368,30 @@ impl fmt::Display for AddressNo {
     }
 }
 
+impl AddressNo {
+    /// The reason without the advice, as a part of a sentence.
+    fn short(&self) -> String {
+        let text = self.to_string();
+        text.split_once(';').map_or(text.clone(), |(reason, _)| reason.to_owned())
+    }
+}
+
+impl fmt::Display for ShareNo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key { theirs } => {
+                write!(f, "the key there is '{theirs}' (annotation allow-shared-ip), not this Service's")
+            }
+            Self::Namespace => f.write_str("the two are of different namespaces (the pool's sharingScope)"),
+            Self::Port(port) => write!(f, "both use port {port}"),
+            Self::Pods => f.write_str(
+                "one has externalTrafficPolicy: Local, and they do not have the same, non-empty selector",
+            ),
+            Self::Crowded => write!(f, "{} Services share it already", crate::sharing::USERS),
+        }
+    }
+}
+
 impl fmt::Display for Addresses {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", Listed(self.iter().map(|address| address.to_string())))
@@ -320,6 +404,12 @@ fn advice(pools: &[(PoolName, PoolNo)]) -> String {
     let mut steps = Vec::new();
     if any(|no| matches!(no, PoolNo::Full(_))) {
         steps.push("add addresses to a full pool or delete Services that need none");
+    }
+    if any(|no| matches!(no, PoolNo::NoneToShare { .. })) {
+        steps.push("make the Services shareable or add addresses to the pool");
+    }
+    if any(|no| matches!(no, PoolNo::NamespaceLimit { .. })) {
+        steps.push("delete a Service of the namespace or raise the pool's limitPerNamespace");
     }
     if any(|no| matches!(no, PoolNo::NoRange(_))) {
         steps.push("add a range of that family to the pool, or ask for the other family");

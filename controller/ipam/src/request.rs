@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use thiserror::Error;
 
 use crate::range::parse_address;
-use crate::{AddressError, CreatedAt, Family, Labels, Owner, PoolName, Version};
+use crate::{AddressError, CreatedAt, Exposure, Family, Labels, Owner, PoolName, SharingKey, Version};
 
 /// A Service of type LoadBalancer and of our class, reduced to what allocation needs.
 ///
@@ -26,6 +26,8 @@ pub struct ServiceRequest {
     pub families: Families,
     /// What it asks for by name; an error keeps what the Service has and is shown on it.
     pub wanted: Result<Wanted, RequestError>,
+    /// Its ports and pods: with whom it can share an address.
+    pub exposure: Exposure,
     /// `status.loadBalancer.ingress[].ip` now.
     pub shown: Vec<IpAddr>,
     /// Whether it has a `metadata.deletionTimestamp`: it keeps what it has (rule B10) and is given nothing new.
@@ -62,6 +64,8 @@ pub struct Wanted {
     pub addresses: Addresses,
     /// `address-pool`.
     pub pool: Option<PoolName>,
+    /// `allow-shared-ip`.
+    pub sharing: Option<SharingKey>,
 }
 
 /// At most one address of each family.
@@ -112,6 +116,23 @@ pub enum RequestError {
         /// The annotation.
         field: String,
     },
+    /// `allow-shared-ip` is there, but empty.
+    #[error("{field} is empty; name a key that all who share the address use, or remove the annotation")]
+    EmptyKey {
+        /// The annotation.
+        field: String,
+    },
+    /// `allow-shared-ip` is too long.
+    #[error(
+        "{field} has {length} characters; use a key of at most {max}",
+        max = SharingKey::LONGEST
+    )]
+    LongKey {
+        /// The annotation.
+        field: String,
+        /// How many characters it has.
+        length: usize,
+    },
     /// `loadBalancerIPs` is there, but empty.
     #[error("{field} is empty; name one or two addresses or remove the annotation")]
     NoAddress {
@@ -146,6 +167,14 @@ impl Wanted {
             Some((_, text)) => Some(PoolName::new(text)),
             None => None,
         };
+        let sharing = match annotation(annotations, "allow-shared-ip") {
+            Some((field, "")) => return Err(RequestError::EmptyKey { field }),
+            Some((field, key)) if key.chars().count() > SharingKey::LONGEST => {
+                return Err(RequestError::LongKey { field, length: key.chars().count() });
+            }
+            Some((_, key)) => Some(SharingKey::new(key)),
+            None => None,
+        };
         let spec = match load_balancer_ip.map(str::trim).filter(|text| !text.is_empty()) {
             Some(text) => Some(
                 parse_address(text)
@@ -167,7 +196,14 @@ impl Wanted {
             (None, Some(spec)) => Addresses::default().with(spec),
             (None, None) => Addresses::default(),
         };
-        Ok(Self { addresses, pool })
+        Ok(Self { addresses, pool, sharing })
+    }
+}
+
+impl ServiceRequest {
+    /// The key under which it shares.
+    pub(crate) fn key(&self) -> Option<&SharingKey> {
+        self.wanted.as_ref().ok()?.sharing.as_ref()
     }
 }
 

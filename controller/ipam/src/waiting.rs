@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::Bound;
+use std::sync::Arc;
 
-use crate::{CreatedAt, Family, PoolName, ServiceRef};
+use crate::{CreatedAt, Family, PoolName, ServiceRef, SharingKey};
 
 /// Place of a Service among those to be served.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,6 +33,10 @@ pub(crate) enum Wait {
     Address(IpAddr),
     /// Some address of that family in that pool comes free.
     Pool(PoolName, Family),
+    /// The namespace comes below the pool's limit.
+    Limit(PoolName, Family, Arc<str>),
+    /// Something changes among those who share under the key.
+    Sharers(SharingKey),
 }
 
 /// All that wait.

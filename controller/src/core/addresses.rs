@@ -172,7 +172,9 @@ impl Core {
         let listed = before.map(|l2| l2.nodes.names.as_slice()).unwrap_or_default();
         let l2 = self.where_announced(&owner, &pool, listed)?;
         let object = (*known.object).clone();
-        let wanted = desired::given(object, &owner, &pool, Some(l2), self.next_revision(address));
+        let sharing = self.ipam.sharing(address);
+        let revision = self.next_revision(address);
+        let wanted = desired::given(object, &owner, &pool, Some(l2), sharing.as_ref(), revision);
         let same = desired::says_the_same(&wanted, &known.object);
         (!same).then(|| Job::Update { address, object: Box::new(wanted) })
     }

@@ -253,9 +253,7 @@ impl Core {
             (None, refusal) => {
                 let allocated = match refusal {
                     Some(refusal) if addresses.is_empty() => Allocated::Refused(refusal.clone()),
-                    Some(refusal @ (Refusal::OutsidePools { .. } | Refusal::NoLongerGranted { .. })) => {
-                        Allocated::Outside(refusal.clone())
-                    }
+                    Some(refusal) if refusal.is_complaint() => Allocated::Outside(refusal.clone()),
                     Some(refusal) => Allocated::Otherwise { addresses, refusal: refusal.clone() },
                     None if addresses.is_empty() => Allocated::Pending,
                     None => Allocated::Yes { addresses, pool: publication.pool.clone() },

@@ -2,8 +2,10 @@
 
 use std::net::IpAddr;
 
-use herald_crds::{ClaimRef, LoadBalancerIP};
-use herald_ipam::{AddressRecord, Owner, PoolName, ServiceRef, Uid, Version, parse_address};
+use herald_crds::{ClaimRef, LoadBalancerIP, Sharing};
+use herald_ipam::{
+    AddressRecord, Claim, Owner, PoolName, ServiceRef, SharingKey, Terms, Uid, Version, parse_address,
+};
 
 /// One address as the API server has it.
 #[derive(Clone, Debug)]
@@ -36,6 +38,7 @@ impl Address {
             pool: spec.pool.as_deref().map(PoolName::new),
             services: spec.services.iter().map(owner).collect(),
             claim: spec.claim_ref.as_ref().map(claim),
+            sharing: spec.sharing.as_ref().map(terms),
             terminating: self.object.metadata.deletion_timestamp.is_some(),
         }
     }
@@ -46,15 +49,19 @@ impl Address {
     }
 }
 
-/// Who it is reserved for. A key that Services share stands as a name that no Service can have, as long as the
-/// allocator core knows nothing of sharing: the address is reserved, and for nobody it could be given to.
-fn claim(claim: &ClaimRef) -> ServiceRef {
+/// Who it is reserved for. (The schema has it that there is a name or a key.)
+fn claim(claim: &ClaimRef) -> Claim {
     match (&claim.name, &claim.sharing_key) {
-        (Some(name), _) => ServiceRef::new(&claim.namespace, name),
-        (None, key) => {
-            ServiceRef::new(&claim.namespace, &format!("sharingKey={}", key.as_deref().unwrap_or_default()))
-        }
+        (Some(name), _) => Claim::Service(ServiceRef::new(&claim.namespace, name)),
+        (None, key) => Claim::Key {
+            namespace: claim.namespace.as_str().into(),
+            key: SharingKey::new(key.as_deref().unwrap_or_default()),
+        },
     }
+}
+
+fn terms(sharing: &Sharing) -> Terms {
+    Terms { namespace: sharing.namespace.as_deref().map(Into::into), key: SharingKey::new(&sharing.key) }
 }
 
 /// A Service that the object lists.

@@ -1,6 +1,8 @@
 //! IPAddressPools.
 
-use herald_crds::{IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, ReclaimPolicy};
+use herald_crds::{
+    IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, ReclaimPolicy, SharingPreference, SharingScope,
+};
 use herald_ipam::{CreatedAt, Labels, PoolName, PoolSpec, ServiceAllocation, Version};
 
 use super::selector::{self, SelectorError};
@@ -73,6 +75,15 @@ impl Pool {
                 ReclaimPolicy::Delete => herald_ipam::ReclaimPolicy::Delete,
                 ReclaimPolicy::Retain => herald_ipam::ReclaimPolicy::Retain,
             },
+            sharing: match spec.sharing {
+                SharingPreference::WhenFull => herald_ipam::SharingPreference::WhenFull,
+                SharingPreference::Prefer => herald_ipam::SharingPreference::Prefer,
+            },
+            sharing_scope: match spec.sharing_scope {
+                SharingScope::Namespace => herald_ipam::SharingScope::Namespace,
+                SharingScope::Cluster => herald_ipam::SharingScope::Cluster,
+            },
+            limit_per_namespace: spec.limit_per_namespace,
         })
     }
 }

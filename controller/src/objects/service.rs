@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use herald_crds::names::{ANNOTATION_PREFIXES, IP_ALLOCATED_FROM_POOL};
 use herald_ipam::{
-    Addresses, CreatedAt, Families, Family, FamilyPolicy, Labels, Owner, RequestError, ServiceRef,
-    ServiceRequest, Uid, Version, Wanted,
+    Addresses, CreatedAt, Exposure, Families, Family, FamilyPolicy, Labels, Owner, Port, Protocol,
+    RequestError, ServiceRef, ServiceRequest, Uid, Version, Wanted,
 };
 use k8s_openapi::{
     api::core::v1::Service as FullService,
@@ -37,6 +37,14 @@ struct Spec {
     external_traffic_policy: Option<String>,
     ip_families: Option<Vec<String>>,
     ip_family_policy: Option<String>,
+    ports: Option<Vec<PortSpec>>,
+    selector: Option<Labels>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct PortSpec {
+    protocol: Option<String>,
+    port: u16,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -91,6 +99,8 @@ pub struct Service {
     pub terminating: bool,
     /// What it asks for.
     pub wanted: Result<Wanted, RequestError>,
+    /// Its ports and pods, which decide with whom it can share an address.
+    pub exposure: Exposure,
     /// `status.loadBalancer.ingress`.
     pub ingress: Vec<Ingress>,
     /// Those of `status.conditions` that are ours.
@@ -114,6 +124,7 @@ impl From<ServiceObject> for Service {
             families: families(&spec),
             is_load_balancer: spec.kind.as_deref() == Some("LoadBalancer"),
             is_local: spec.external_traffic_policy.as_deref() == Some("Local"),
+            exposure: exposure(&spec),
             class: spec.load_balancer_class,
             ingress: status.load_balancer.ingress.unwrap_or_default(),
             conditions: status
@@ -174,6 +185,7 @@ impl Service {
             labels: self.labels.clone(),
             families: self.families,
             wanted: self.wanted.clone(),
+            exposure: self.exposure.clone(),
             shown: self.shown(),
             terminating: self.terminating,
         }
@@ -184,6 +196,22 @@ impl Service {
 fn ours() -> &'static str {
     let [ours, ..] = ANNOTATION_PREFIXES;
     ours
+}
+
+fn exposure(spec: &Spec) -> Exposure {
+    let port = |port: &PortSpec| {
+        let protocol = match port.protocol.as_deref() {
+            Some("UDP") => Protocol::Udp,
+            Some("SCTP") => Protocol::Sctp,
+            _ => Protocol::Tcp,
+        };
+        Port { protocol, number: port.port }
+    };
+    Exposure {
+        ports: spec.ports.iter().flatten().map(port).collect(),
+        local: spec.external_traffic_policy.as_deref() == Some("Local"),
+        selector: spec.selector.clone().unwrap_or_default(),
+    }
 }
 
 fn families(spec: &Spec) -> Families {
@@ -233,7 +261,7 @@ fn lean_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMet
 
 #[cfg(test)]
 mod tests {
-    use herald_crds::names::{ADDRESS_POOL, LOAD_BALANCER_IPS};
+    use herald_crds::names::{ADDRESS_POOL, ALLOW_SHARED_IP, LOAD_BALANCER_IPS};
     use serde_json::json;
 
     use super::*;
@@ -249,7 +277,9 @@ mod tests {
         };
         let nothing = wanted(json!({}));
         for prefix in ANNOTATION_PREFIXES {
-            for (name, value) in [(LOAD_BALANCER_IPS, "10.0.0.1"), (ADDRESS_POOL, "second")] {
+            for (name, value) in
+                [(LOAD_BALANCER_IPS, "10.0.0.1"), (ADDRESS_POOL, "second"), (ALLOW_SHARED_IP, "key")]
+            {
                 let name = format!("{prefix}{name}");
                 assert_ne!(wanted(json!({name.clone(): value})), nothing, "{name}");
             }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use herald_crds::{LoadBalancerIP, name_of_address};
 use herald_ipam::{
-    Owner, Release, ReleaseResult, ReleaseThen, ReleaseWhen, ServiceRef, Take, TakeHow, TakeResult, Version,
+    Claim, Owner, Release, ReleaseResult, ReleaseThen, ReleaseWhen, Take, TakeHow, TakeResult, Version,
 };
 use kube::{
     Api,
@@ -54,18 +54,22 @@ impl Writer {
 
     async fn try_take(&self, job: &TakeJob) -> Result<(TakeResult, Option<Address>), String> {
         let TakeJob { take, l2, revision } = job;
-        let Take { address, pool, owner, how } = take;
-        let mut read = *how == TakeHow::Claim;
+        let Take { address, pool, owner, how, sharing } = take;
+        let sharing = sharing.as_ref();
+        let mut read = *how != TakeHow::Create;
         for _ in 0..CONFLICTS {
             let found = if read { self.read_address(*address).await? } else { None };
             let written = match found {
-                None => self.create(&desired::created(*address, owner, pool, l2.clone(), *revision)).await,
+                None => {
+                    let object = desired::created(*address, owner, pool, l2.clone(), sharing, *revision);
+                    self.create(&object).await
+                }
                 Some(found) if lists(&found, owner) => {
                     return Ok((TakeResult::Taken(found.version), Some(found)));
                 }
-                Some(found) if may_claim(&found, &owner.service) => {
+                Some(found) if may_take(&found, take) => {
                     let revision = (*revision).max(found.object.spec.revision.saturating_add(1));
-                    self.put(&desired::given(*found.object, owner, pool, l2.clone(), revision)).await
+                    self.put(&desired::given(*found.object, owner, pool, l2.clone(), sharing, revision)).await
                 }
                 Some(found) => return Ok((TakeResult::Held(found.record()), Some(found))),
             };
@@ -133,22 +137,28 @@ impl Writer {
             let Some(found) = self.read_address(*address).await? else {
                 return Ok((ReleaseResult::Released(Version::default()), None));
             };
-            if !lists(&found, owner) || found.object.spec.services.len() != 1 {
+            let others = found.object.spec.services.len() > 1;
+            if !lists(&found, owner) || others != (*then == ReleaseThen::Leave) {
                 return Ok((ReleaseResult::Changed(found.record()), Some(found)));
             }
-            let reserve = match then {
-                ReleaseThen::Reserve(claim) => Some(claim.clone()),
-                // A reservation that somebody put on it meanwhile is kept.
-                ReleaseThen::Delete => found.object.spec.claim_ref.is_some().then(|| owner.service.clone()),
-            };
             let version = found.version;
-            let written = match reserve {
-                Some(claim) => {
-                    let revision = job.revision.max(found.object.spec.revision.saturating_add(1));
-                    let object = desired::reserved(*found.object, &claim, revision);
+            let revision = job.revision.max(found.object.spec.revision.saturating_add(1));
+            let written = match then {
+                ReleaseThen::Leave => {
+                    let object = desired::left(*found.object, owner, revision);
                     self.put(&object).await.map(Some)
                 }
-                None => self.delete(found).await,
+                ReleaseThen::Reserve(claim) => {
+                    let object = desired::reserved(*found.object, claim, revision);
+                    self.put(&object).await.map(Some)
+                }
+                // A reservation that somebody put on it meanwhile is kept.
+                ReleaseThen::Delete if found.object.spec.claim_ref.is_some() => {
+                    let kept = Claim::Service(owner.service.clone());
+                    let object = desired::reserved(*found.object, &kept, revision);
+                    self.put(&object).await.map(Some)
+                }
+                ReleaseThen::Delete => self.delete(found).await,
             };
             match written {
                 Ok(Some(object)) if object.object.metadata.deletion_timestamp.is_some() => {
@@ -212,10 +222,15 @@ fn lists(found: &Address, who: &Owner) -> bool {
     found.object.spec.services.iter().any(|service| owner(service).uid == who.uid)
 }
 
-/// Nobody uses it, and it is reserved for this Service or for nobody.
-fn may_claim(found: &Address, service: &ServiceRef) -> bool {
+/// Whether the owner may be listed beside those who are: nobody, or those whom the sharing rule was asked about
+/// (rule B4). What is reserved for others is not for it.
+fn may_take(found: &Address, take: &Take) -> bool {
     let record = found.record();
-    let claim = &found.object.spec.claim_ref;
-    let mine = claim.is_none() || record.claim.as_ref() == Some(service);
-    record.services.is_empty() && mine && !record.terminating
+    let beside = match &take.how {
+        TakeHow::Join { beside } => beside.as_slice(),
+        TakeHow::Create | TakeHow::Claim => &[],
+    };
+    let key = take.sharing.as_ref().map(|terms| &terms.key);
+    let mine = record.claim.as_ref().is_none_or(|claim| claim.admits(&take.owner.service, key));
+    record.services.iter().all(|other| beside.contains(other)) && mine && !record.terminating
 }

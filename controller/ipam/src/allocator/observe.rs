@@ -7,9 +7,10 @@
 use std::net::IpAddr;
 
 use super::Allocator;
+use super::results::see;
 use crate::entry::{Phase, Share};
 use crate::waiting::Wait;
-use crate::{AddressRecord, Owner, ReleaseWhen, Version};
+use crate::{AddressRecord, Claim, Owner, ReleaseWhen, Version};
 
 impl Allocator {
     pub(super) fn address_applied(&mut self, record: AddressRecord) {
@@ -19,10 +20,8 @@ impl Allocator {
         }
         self.ledger.caught_up(address, record.version);
         self.ledger.update(address, |entry| {
-            entry.known = record.version;
-            entry.pool = record.pool.clone().or(entry.pool.take());
             entry.unread = entry.writing;
-            entry.record = Some(record);
+            see(entry, record);
         });
         if self.is_open() {
             self.reconcile(address);
@@ -54,25 +53,44 @@ impl Allocator {
         let shares = entry.shares.clone();
         self.ledger.update(address, |entry| entry.unread = false);
         let listed = record.as_ref().map(|record| record.services.as_slice()).unwrap_or_default();
-        for owner in listed {
-            self.listed(address, owner);
+        for (place, owner) in listed.iter().enumerate() {
+            self.listed(address, owner, listed, place);
         }
         for share in shares.iter().filter(|share| !listed.contains(&share.owner)) {
             self.unlisted(address, share, record.as_ref());
         }
+        self.rekey(address);
         self.next_write(address);
         self.news_of(address);
     }
 
-    fn listed(&mut self, address: IpAddr, owner: &Owner) {
+    fn listed(&mut self, address: IpAddr, owner: &Owner, all: &[Owner], place: usize) {
         let phase = match self.ledger.phase(address, owner) {
-            None | Some(Phase::Taking) if self.is_known(owner) => Phase::Held,
-            None | Some(Phase::Taking) => Phase::Doomed(ReleaseWhen::ServiceGone),
+            // Somebody wrote it there who must not: it can't share with the others (rule B16).
+            None if self.is_known(owner) && !self.belongs_there(address, owner, all, place) => {
+                Phase::Doomed(ReleaseWhen::NotShown)
+            }
+            None | Some(Phase::Wanted) if self.is_known(owner) => Phase::Held,
+            None | Some(Phase::Wanted) => Phase::Doomed(ReleaseWhen::ServiceGone),
             Some(_) => return,
         };
         self.refused_addresses.remove(&address);
         self.ledger.update(address, |entry| entry.set(owner, phase));
         self.is_due(&owner.service);
+    }
+
+    /// Whether an owner shows the address already, or can share it with those listed before it and those who do.
+    fn belongs_there(&self, address: IpAddr, owner: &Owner, all: &[Owner], place: usize) -> bool {
+        let shows = |owner: &Owner| {
+            let service = self.services.get(&owner.service).filter(|it| it.request.owner == *owner);
+            service.is_some_and(|service| service.may_show(address) || service.target.contains(address))
+        };
+        let counts = |(at, other): &(usize, &Owner)| {
+            *other != owner && self.is_known(other) && (*at < place || shows(other))
+        };
+        let others: Vec<Owner> =
+            all.iter().enumerate().filter(counts).map(|(_, other)| other.clone()).collect();
+        others.is_empty() || shows(owner) || self.fits_beside(address, owner, &others)
     }
 
     fn unlisted(&mut self, address: IpAddr, share: &Share, record: Option<&AddressRecord>) {
@@ -82,13 +100,13 @@ impl Allocator {
             let counts = service.target.contains(address) || service.may_show(address);
             service.request.owner == *owner && counts
         });
-        let vacant = record.is_none_or(|record| {
-            let reserved = record.claim.as_ref().is_some_and(|claim| *claim != owner.service);
-            record.services.is_empty() && !record.terminating && !reserved
+        let key = self.services.get(&owner.service).and_then(|service| service.request.key());
+        let open = record.is_none_or(|record| {
+            let reserved = record.claim.as_ref().is_some_and(|claim| !claim.admits(&owner.service, key));
+            !record.terminating && !reserved && self.fits_beside(address, owner, &record.services)
         });
-        let first = self.ledger.entry(address).is_some_and(|entry| !entry.writing);
-        if wants && vacant && first && matches!(share.phase, Phase::Held | Phase::Taking) {
-            self.take(address, owner);
+        if wants && open && matches!(share.phase, Phase::Held | Phase::Wanted) {
+            self.ledger.update(address, |entry| entry.set(owner, Phase::Wanted));
             return;
         }
         self.refused_addresses.remove(&address);
@@ -99,11 +117,28 @@ impl Allocator {
     /// Those who want an address that is not free look again: it may be theirs now, or the reason is another.
     pub(super) fn news_of(&mut self, address: IpAddr) {
         let Some(entry) = self.ledger.entry(address) else { return };
-        if let Some(service) = entry.claim().filter(|_| entry.shares.is_empty()).cloned() {
-            self.is_due(&service);
+        let claim = entry.claim().filter(|_| entry.shares.is_empty()).cloned();
+        let key = entry.key.clone();
+        // Those who share are told what is wrong with the others.
+        let sharers: Vec<_> = entry.owners().filter(|_| key.is_some()).cloned().collect();
+        for owner in sharers {
+            self.is_due(&owner.service);
         }
+        match claim {
+            Some(Claim::Service(service)) => self.is_due(&service),
+            Some(Claim::Key { key, .. }) => self.all_due_for(&Wait::Sharers(key)),
+            None => {}
+        }
+        self.all_due_for(&Wait::Address(address));
+        if let Some(key) = key {
+            self.all_due_for(&Wait::Sharers(key));
+        }
+    }
+
+    /// All who wait for this look again.
+    fn all_due_for(&mut self, wait: &Wait) {
         let mut last = None;
-        while let Some(rank) = self.waiting.next(&Wait::Address(address), last.as_ref()).cloned() {
+        while let Some(rank) = self.waiting.next(wait, last.as_ref()).cloned() {
             self.due.insert(rank.clone());
             last = Some(rank);
         }

@@ -23,8 +23,8 @@ impl Allocator {
             }
             TakeResult::Held(record) => self.ledger.update(address, |entry| {
                 entry.remove(owner);
-                see(entry, record);
                 entry.writing = false;
+                see(entry, record);
             }),
             TakeResult::Refused(error) => self.take_refused(address, owner, &error),
         }
@@ -37,16 +37,26 @@ impl Allocator {
     }
 
     fn taken(&mut self, address: IpAddr, owner: &Owner, version: Version) {
+        let sharing = self.ledger.terms(address);
         self.ledger.update(address, |entry| {
             entry.writing = false;
             entry.set(owner, Phase::Held);
             // What the watch told of a later moment counts more than what we wrote.
             if entry.known < version || entry.record.is_none() && !entry.unread {
                 let claim = entry.claim().cloned();
-                let services = entry.owners().cloned().collect();
+                let before = entry.record.take().map(|record| record.services).unwrap_or_default();
+                let others = before.into_iter().filter(|other| other != owner);
+                let services = others.chain([owner.clone()]).collect();
                 let pool = entry.pool.clone();
-                entry.record =
-                    Some(AddressRecord { address, version, pool, services, claim, terminating: false });
+                entry.record = Some(AddressRecord {
+                    address,
+                    version,
+                    pool,
+                    services,
+                    claim,
+                    sharing: sharing.clone(),
+                    terminating: false,
+                });
                 entry.known = version;
             }
         });
@@ -61,6 +71,8 @@ impl Allocator {
             entry.writing = false;
             if known && !insists {
                 entry.remove(owner);
+            } else {
+                entry.set(owner, Phase::Wanted);
             }
         });
         if insists {
@@ -130,10 +142,12 @@ impl Allocator {
             }
             entry.known = entry.known.max(version);
             match (&mut entry.record, reserved) {
-                (Some(record), _) if !entry.shares.is_empty() => record.services.retain(|it| it != owner),
                 (Some(record), Some(claim)) => {
                     record.services.clear();
                     record.claim = Some(claim);
+                }
+                (Some(record), None) if record.services.iter().any(|it| it != owner) => {
+                    record.services.retain(|it| it != owner);
                 }
                 (record, _) => *record = None,
             }
@@ -167,20 +181,19 @@ impl Allocator {
             self.is_due(&service);
         }
         for address in std::mem::take(&mut self.refused_addresses) {
-            let Some(entry) = self.ledger.entry(address).filter(|entry| !entry.writing) else { continue };
-            let taking = entry.shares.iter().find(|share| share.phase == Phase::Taking);
-            match taking.map(|share| share.owner.clone()) {
-                Some(owner) => self.take(address, &owner),
-                None => self.next_write(address),
-            }
+            self.next_write(address);
         }
     }
 }
 
 /// Notes what a live read showed, unless the watch has told something newer.
-fn see(entry: &mut Entry, record: AddressRecord) {
+pub(super) fn see(entry: &mut Entry, record: AddressRecord) {
     if record.version >= entry.known {
         entry.known = record.version;
+        // The write under way says itself under which key it takes.
+        if !entry.writing {
+            entry.key = record.sharing.as_ref().map(|terms| terms.key.clone());
+        }
         entry.pool = record.pool.clone().or(entry.pool.take());
         entry.record = Some(record);
     }

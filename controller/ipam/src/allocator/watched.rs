@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::Allocator;
 use crate::service::Service;
-use crate::{Labels, List, PoolName, PoolSpec, ServiceRef, ServiceRequest};
+use crate::{Labels, List, Owner, PoolName, PoolSpec, ServiceRef, ServiceRequest};
 
 impl Allocator {
     pub(super) fn pool_applied(&mut self, spec: PoolSpec) {
@@ -49,11 +49,14 @@ impl Allocator {
     pub(super) fn service_applied(&mut self, request: ServiceRequest) {
         let owner = request.owner.clone();
         let known = self.services.get_mut(&owner.service);
+        let mut shares_otherwise = true;
         match known {
             Some(known) if known.request.owner == owner => {
                 if request.version < known.request.version {
                     return;
                 }
+                shares_otherwise =
+                    known.request.exposure != request.exposure || known.request.key() != request.key();
                 known.renew(request);
             }
             other => {
@@ -67,6 +70,18 @@ impl Allocator {
         if self.is_open() {
             self.keep_for(&owner);
             self.is_due(&owner.service);
+            if shares_otherwise {
+                self.shares_otherwise(&owner);
+            }
+        }
+    }
+
+    /// What an owner names or exposes decides who can join it.
+    fn shares_otherwise(&mut self, owner: &Owner) {
+        let addresses: Vec<_> = self.ledger.owned(owner).collect();
+        for address in addresses {
+            self.rekey(address);
+            self.news_of(address);
         }
     }
 

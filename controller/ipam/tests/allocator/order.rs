@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use herald_ipam::{
-    AddressRecord, Allocator, CreatedAt, Families, Input, Labels, List, Output, Owner, PoolName, PoolSpec,
-    Selector, ServiceAllocation, ServiceRequest, Uid, Version, Wanted,
+    AddressRecord, Allocator, Claim, CreatedAt, Families, Input, Labels, List, Output, Owner, PoolName,
+    PoolSpec, Selector, ServiceAllocation, ServiceRequest, Uid, Version, Wanted,
 };
 use proptest::prelude::*;
 
@@ -26,6 +26,7 @@ fn pools() -> impl Strategy<Value = Vec<PoolSpec>> {
                     created: CreatedAt(created),
                     auto_assign,
                     allocation: selects.then_some(allocation),
+                    limit_per_namespace: (created == 2).then_some(1),
                     ..pool(&format!("p{index}"), &entries)
                 }
             };
@@ -42,6 +43,8 @@ fn wanted() -> impl Strategy<Value = Wanted> {
         3 => Just(anything()),
         2 => prop::sample::select(vec!["10.0.0.2", "10.0.0.3", "10.0.1.1", "fd00::1"]).prop_map(|it| addresses(&[it])),
         1 => prop::sample::select(vec!["p0", "p1"]).prop_map(from_pool),
+        2 => prop::sample::select(vec!["k", "l"]).prop_map(|key| sharing(key, anything())),
+        1 => prop::sample::select(vec!["10.0.0.2", "10.0.1.1"]).prop_map(|it| sharing("k", addresses(&[it]))),
     ]
 }
 
@@ -62,6 +65,7 @@ fn services() -> impl Strategy<Value = Vec<ServiceRequest>> {
                     labels: Labels::new(),
                     families,
                     wanted: Ok(wanted),
+                    exposure: exposure(&[[80, 443][index % 2]]),
                     shown,
                     terminating: false,
                 }
@@ -86,7 +90,8 @@ fn records() -> impl Strategy<Value = Vec<AddressRecord>> {
                     version: Version(5),
                     pool: Some(PoolName::new("p0")),
                     services: if reserved { Vec::new() } else { vec![owner(index)] },
-                    claim: reserved.then(|| owner(index).service),
+                    claim: reserved.then(|| Claim::Service(owner(index).service)),
+                    sharing: None,
                     terminating,
                 });
             }

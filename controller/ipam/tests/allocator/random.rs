@@ -77,7 +77,7 @@ fn families() -> impl Strategy<Value = Families> {
 fn wanted() -> impl Strategy<Value = Wanted> {
     prop_oneof![
         4 => Just(anything()),
-        2 => address().prop_map(|address| Wanted { addresses: Addresses::default().with(address), pool: None }),
+        2 => address().prop_map(|address| Wanted { addresses: Addresses::default().with(address), ..Wanted::default() }),
         1 => prop::sample::select(vec!["p", "q", "r"]).prop_map(from_pool),
     ]
 }
@@ -169,7 +169,7 @@ proptest! {
                 let free = model::free(&world);
                 let name = SERVICE_NAMES[*service];
                 let new = !world.services.contains_key(&crate::world::service(name));
-                let kept = world.lbips.values().any(|it| it.claim == Some(crate::world::service(name)));
+                let kept = world.lbips.values().any(|it| it.claim == Some(herald_ipam::Claim::Service(crate::world::service(name))));
                 if new && !kept && families.policy == FamilyPolicy::SingleStack {
                     world.create_service(name, 0, *families, anything());
                     world.settle();

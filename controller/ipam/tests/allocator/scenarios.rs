@@ -1,7 +1,7 @@
 //! One scenario each: what a user does, and what the Services then show.
 
 use herald_ipam::{
-    Families, Family, FamilyPolicy, Input, List, Output, PoolSpec, ReclaimPolicy, ServiceAllocation,
+    Claim, Families, Family, FamilyPolicy, Input, List, Output, PoolSpec, ReclaimPolicy, ServiceAllocation,
 };
 
 use crate::world::*;
@@ -462,7 +462,11 @@ fn an_address_that_another_leader_took_is_passed_over() {
     assert_eq!(world.shown("other"), ["10.0.0.1"], "what is reserved for it comes first");
     world.delete_service("other");
     world.settle();
-    assert_eq!(world.lbips[&ip("10.0.0.1")].claim, Some(service("other")), "a reservation outlives its user");
+    assert_eq!(
+        world.lbips[&ip("10.0.0.1")].claim,
+        Some(Claim::Service(service("other"))),
+        "a reservation outlives its user"
+    );
 }
 
 #[test]

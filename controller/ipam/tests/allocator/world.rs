@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
 use herald_ipam::{
-    AddressRecord, Addresses, Allocator, CreatedAt, Families, Family, FamilyPolicy, Ingress, Input, Labels,
-    List, Output, Owner, PoolName, PoolSpec, PoolStatus, Publication, PublishResult, ReclaimPolicy, Refusal,
-    Release, ReleaseResult, ReleaseThen, ReleaseWhen, ServiceRef, ServiceRequest, Take, TakeHow, TakeResult,
-    Uid, Version, Wanted,
+    AddressRecord, Addresses, Allocator, Claim, CreatedAt, Exposure, Families, Family, FamilyPolicy, Ingress,
+    Input, Labels, List, Output, Owner, PoolName, PoolSpec, PoolStatus, Port, Protocol, Publication,
+    PublishResult, ReclaimPolicy, Refusal, Release, ReleaseResult, ReleaseThen, ReleaseWhen, ServiceRef,
+    ServiceRequest, SharingKey, SharingPreference, SharingScope, Take, TakeHow, TakeResult, Uid, Version,
+    Wanted,
 };
 
 /// A Service as the API server has it.
@@ -34,8 +35,12 @@ pub(crate) struct World {
     pub(crate) pools: BTreeMap<PoolName, PoolSpec>,
     pub(crate) services: BTreeMap<ServiceRef, ApiService>,
     pub(crate) lbips: BTreeMap<IpAddr, AddressRecord>,
+    /// Addresses whose LoadBalancerIP somebody deleted.
+    deleted: BTreeSet<IpAddr>,
     /// Addresses that were reserved for a Service while another may show them.
     pub(crate) given_away: BTreeSet<IpAddr>,
+    /// Services as the allocator was told of them last.
+    told: BTreeMap<ServiceRef, ServiceRequest>,
     /// Last said of each pool.
     pub(crate) statuses: BTreeMap<PoolName, PoolStatus>,
     /// Told by the API server, not yet by the watch of that kind.
@@ -82,10 +87,21 @@ impl World {
     }
 
     pub(crate) fn create_service(&mut self, name: &str, created: i64, families: Families, wanted: Wanted) {
+        self.create_exposing(name, created, families, wanted, Exposure::default());
+    }
+
+    pub(crate) fn create_exposing(
+        &mut self,
+        name: &str,
+        created: i64,
+        families: Families,
+        wanted: Wanted,
+        exposure: Exposure,
+    ) {
         self.uids += 1;
         let service = service(name);
         let owner = Owner { service: service.clone(), uid: Uid::new(&format!("uid-{}", self.uids)) };
-        self.note(format!("create {service} {} {families:?} {wanted:?}", owner.uid));
+        self.note(format!("create {service} {} {families:?} {wanted:?} {exposure:?}", owner.uid));
         let request = ServiceRequest {
             owner,
             version: self.next_version(),
@@ -93,6 +109,7 @@ impl World {
             labels: Labels::new(),
             families,
             wanted: Ok(wanted),
+            exposure,
             shown: Vec::new(),
             terminating: false,
         };
@@ -145,6 +162,16 @@ impl World {
         self.tell_service(&service);
     }
 
+    /// Other ports, another policy.
+    pub(crate) fn expose(&mut self, name: &str, exposure: Exposure) {
+        let (service, version) = (service(name), self.next_version());
+        self.note(format!("{service} exposes {exposure:?}"));
+        let Some(api) = self.services.get_mut(&service) else { return };
+        api.request.exposure = exposure;
+        api.request.version = version;
+        self.tell_service(&service);
+    }
+
     pub(crate) fn write_status_by_hand(&mut self, name: &str, shown: Vec<IpAddr>) {
         let (service, version) = (service(name), self.next_version());
         self.note(format!("{service} is made to show {shown:?}"));
@@ -156,16 +183,26 @@ impl World {
     }
 
     pub(crate) fn reserve(&mut self, address: IpAddr, name: &str) {
+        self.reserve_for(address, Claim::Service(service(name)));
+    }
+
+    pub(crate) fn reserve_for(&mut self, address: IpAddr, claim: Claim) {
         if self.lbips.contains_key(&address) {
             return;
         }
-        self.note(format!("reserve {address} for {name}"));
+        self.note(format!("reserve {address} for {claim}"));
         // Its record was deleted by hand, and it is given to somebody else by hand.
         self.given_away.insert(address);
         let version = self.next_version();
-        let claim = Some(service(name));
-        let record =
-            AddressRecord { address, version, pool: None, services: Vec::new(), claim, terminating: false };
+        let record = AddressRecord {
+            address,
+            version,
+            pool: None,
+            services: Vec::new(),
+            claim: Some(claim),
+            sharing: None,
+            terminating: false,
+        };
         self.lbips.insert(address, record);
         self.tell_address(address);
     }
@@ -174,6 +211,7 @@ impl World {
     pub(crate) fn delete_lbip(&mut self, address: IpAddr) {
         if self.lbips.remove(&address).is_some() {
             self.note(format!("delete lbip {address}"));
+            self.deleted.insert(address);
             self.tell_deleted(address);
         }
     }
@@ -237,6 +275,7 @@ impl World {
         }
         self.allocator = Allocator::new();
         self.jobs.clear();
+        self.told.clear();
         self.statuses.clear();
         self.lagging = Default::default();
         self.sync();
@@ -266,6 +305,15 @@ impl World {
     }
 
     pub(crate) fn handle(&mut self, input: Input) {
+        match &input {
+            Input::ServiceApplied(request) => {
+                self.told.insert(request.owner.service.clone(), request.clone());
+            }
+            Input::ServiceDeleted(service) => {
+                self.told.remove(service);
+            }
+            _ => {}
+        }
         self.allocator.handle(input);
         while let Some(output) = self.allocator.poll_output() {
             match output {
@@ -278,6 +326,7 @@ impl World {
                 job => {
                     self.note(format!("    says: {}", brief_output(&job)));
                     self.one_write_at_a_time(&job);
+                    self.joins_only_whom_it_may(&job);
                     self.jobs.push(job);
                 }
             }
@@ -314,19 +363,23 @@ impl World {
 /// The API server's answers.
 impl World {
     fn do_take(&mut self, take: Take) -> Input {
-        let Take { address, pool, owner, how } = take;
+        let Take { address, pool, owner, how, sharing } = take;
         let found = self.lbips.get(&address).cloned();
-        let result = match (found, how) {
+        let result = match (found, &how) {
             (Some(record), _) if record.services.contains(&owner) => TakeResult::Taken(record.version),
-            (Some(record), TakeHow::Claim)
-                if record.services.is_empty()
+            (Some(record), TakeHow::Claim | TakeHow::Join { .. })
+                if record.services.iter().all(|other| may_stand_beside(&how, other))
+                    && record.services.len() < 64
                     && !record.terminating
-                    && record.claim.as_ref().is_none_or(|claim| *claim == owner.service) =>
+                    && record.claim.as_ref().is_none_or(|claim| {
+                        claim.admits(&owner.service, sharing.as_ref().map(|terms| &terms.key))
+                    }) =>
             {
                 let version = self.next_version();
                 let pool = Some(pool);
-                let services = vec![owner.clone()];
-                self.lbips.insert(address, AddressRecord { version, pool, services, ..record });
+                let mut services = record.services.clone();
+                services.push(owner.clone());
+                self.lbips.insert(address, AddressRecord { version, pool, services, sharing, ..record });
                 self.tell_address(address);
                 TakeResult::Taken(version)
             }
@@ -340,6 +393,7 @@ impl World {
                     pool: Some(pool),
                     services,
                     claim: None,
+                    sharing,
                     terminating: false,
                 };
                 self.lbips.insert(address, record);
@@ -354,9 +408,8 @@ impl World {
         let owner = publication.owner.clone();
         let version = self.next_version();
         let api = self.services.get_mut(&owner.service);
-        let asks_for_more = api.as_ref().and_then(|api| api.refusal.as_ref()).is_some_and(|refusal| {
-            !matches!(refusal, Refusal::OutsidePools { .. } | Refusal::NoLongerGranted { .. })
-        });
+        let asks_for_more =
+            api.as_ref().and_then(|api| api.refusal.as_ref()).is_some_and(|refusal| !refusal.is_complaint());
         let result = match api.filter(|api| api.request.owner == owner && api.balanced) {
             None => PublishResult::Gone,
             Some(api) if api.request.version != publication.version => PublishResult::Stale,
@@ -405,12 +458,17 @@ impl World {
         let version = self.next_version();
         let result = match self.lbips.get_mut(&address) {
             None => ReleaseResult::Released(Version::default()),
-            Some(record) if !record.services.contains(&owner) => ReleaseResult::Changed(record.clone()),
+            Some(record)
+                if !record.services.contains(&owner)
+                    || (then == ReleaseThen::Leave) == (record.services.len() == 1) =>
+            {
+                ReleaseResult::Changed(record.clone())
+            }
             Some(record) => {
                 record.services.retain(|other| *other != owner);
                 let last = record.version;
                 match then {
-                    ReleaseThen::Delete if record.services.is_empty() => {
+                    ReleaseThen::Delete => {
                         self.lbips.remove(&address);
                         self.tell_deleted(address);
                         ReleaseResult::Released(last)
@@ -455,15 +513,37 @@ impl World {
 impl World {
     /// No two Services show one address, and no LoadBalancerIP has two owners.
     pub(crate) fn check(&self) {
-        let mut shown: BTreeMap<IpAddr, &ServiceRef> = BTreeMap::new();
-        for (service, api) in self.services.iter().filter(|(_, api)| api.balanced) {
+        let mut shown: BTreeMap<IpAddr, Vec<&Owner>> = BTreeMap::new();
+        for api in self.services.values().filter(|api| api.balanced) {
             for address in api.request.shown.iter().filter(|address| !api.by_hand.contains(address)) {
-                let before = shown.insert(*address, service);
-                assert_eq!(before, None, "{address} is shown by {service} as well:\n{}", self.story());
+                shown.entry(*address).or_default().push(&api.request.owner);
             }
         }
-        for record in self.lbips.values() {
-            assert!(record.services.len() <= 1, "two owners: {record:?}\n{}", self.story());
+        for (address, owners) in shown.iter().filter(|(_, owners)| owners.len() > 1) {
+            // Who stands there came in by the sharing rule (`joins_only_whom_it_may`).
+            let listed = self.lbips.get(address).map(|record| record.services.as_slice()).unwrap_or_default();
+            let all = owners.iter().all(|owner| listed.contains(owner));
+            let lost = self.deleted.contains(address);
+            assert!(all || lost, "{address} is shown by {owners:?}, of {listed:?}:\n{}", self.story());
+        }
+    }
+
+    /// Rule B4, by the words of the documentation.
+    fn joins_only_whom_it_may(&self, job: &Output) {
+        let Output::Take(Take { address, owner, how: TakeHow::Join { beside }, .. }) = job else { return };
+        let open = self.pools.values().any(|spec| {
+            spec.sharing_scope == SharingScope::Cluster && crate::model::members(spec).contains(address)
+        });
+        let mine = &self.told[&owner.service];
+        for other in beside {
+            let Some(theirs) = self.told.get(&other.service) else {
+                panic!("{owner:?} joins {other:?}, whom nobody knows:\n{}", self.story());
+            };
+            assert!(
+                may_share(mine, theirs, open),
+                "{owner:?} joins {other:?} at {address}:\n{mine:?}\n{theirs:?}\n{}",
+                self.story()
+            );
         }
     }
 
@@ -522,7 +602,39 @@ pub(crate) fn pool(name: &str, addresses: &[&str]) -> PoolSpec {
         auto_assign: true,
         allocation: None,
         reclaim: ReclaimPolicy::Delete,
+        sharing: SharingPreference::WhenFull,
+        sharing_scope: SharingScope::Namespace,
+        limit_per_namespace: None,
     }
+}
+
+/// These TCP ports, of pods of its own, from any node.
+pub(crate) fn exposure(ports: &[u16]) -> Exposure {
+    let ports = ports.iter().map(|number| Port { protocol: Protocol::Tcp, number: *number });
+    Exposure { ports: ports.collect(), ..Default::default() }
+}
+
+/// The same from nodes with pods of this name only.
+pub(crate) fn local(ports: &[u16], pods: &str) -> Exposure {
+    let selector = [("app".to_owned(), pods.to_owned())].into();
+    Exposure { local: true, selector, ..exposure(ports) }
+}
+
+/// The rule in the words of the documentation: same key, one namespace unless the pool opens it, no port in common,
+/// and the same pods where one of the two is Local.
+pub(crate) fn may_share(one: &ServiceRequest, other: &ServiceRequest, open: bool) -> bool {
+    let key = |it: &ServiceRequest| it.wanted.as_ref().ok().and_then(|wanted| wanted.sharing.clone());
+    let same_key = key(one).is_some() && key(one) == key(other);
+    let namespace = open || one.owner.service.namespace == other.owner.service.namespace;
+    let ports = one.exposure.ports.is_disjoint(&other.exposure.ports);
+    let cluster = !one.exposure.local && !other.exposure.local;
+    let pods =
+        cluster || (!one.exposure.selector.is_empty() && one.exposure.selector == other.exposure.selector);
+    same_key && namespace && ports && pods
+}
+
+fn may_stand_beside(how: &TakeHow, other: &Owner) -> bool {
+    matches!(how, TakeHow::Join { beside } if beside.contains(other))
 }
 
 pub(crate) const V4: Families =
@@ -539,11 +651,15 @@ pub(crate) fn anything() -> Wanted {
 }
 
 pub(crate) fn addresses(addresses: &[&str]) -> Wanted {
-    Wanted { addresses: addresses.iter().map(|text| ip(text)).collect(), pool: None }
+    Wanted { addresses: addresses.iter().map(|text| ip(text)).collect(), ..Default::default() }
 }
 
 pub(crate) fn from_pool(pool: &str) -> Wanted {
-    Wanted { addresses: Addresses::default(), pool: Some(PoolName::new(pool)) }
+    Wanted { pool: Some(PoolName::new(pool)), ..Default::default() }
+}
+
+pub(crate) fn sharing(key: &str, wanted: Wanted) -> Wanted {
+    Wanted { sharing: Some(SharingKey::new(key)), ..wanted }
 }
 
 fn written(job: &Output) -> Option<IpAddr> {

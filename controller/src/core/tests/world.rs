@@ -8,7 +8,9 @@ use std::{
 };
 
 use herald_crds::{IPAddressPool, L2Advertisement, LoadBalancerIP};
-use herald_ipam::{PublishResult, ReleaseResult, ReleaseThen, ReleaseWhen, ServiceRef, TakeResult, Version};
+use herald_ipam::{
+    PublishResult, ReleaseResult, ReleaseThen, ReleaseWhen, ServiceRef, TakeHow, TakeResult, Version,
+};
 use herald_runtime::watch::Change;
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 use prometheus_client::registry::Registry;
@@ -480,14 +482,23 @@ impl World {
     }
 
     fn take(&mut self, TakeJob { take, l2, revision }: TakeJob) -> Done {
+        let sharing = take.sharing.as_ref();
+        let key = sharing.map(|terms| &terms.key);
         let found = self.addresses.get(&take.address).cloned();
         let vacant = found.as_ref().is_some_and(|it| {
-            let claim = it.record().claim;
-            it.object.spec.services.is_empty() && claim.is_none_or(|claim| claim == take.owner.service)
+            let record = it.record();
+            let beside = match &take.how {
+                TakeHow::Join { beside } => beside.as_slice(),
+                TakeHow::Create | TakeHow::Claim => &[],
+            };
+            let mine = record.claim.is_none_or(|claim| claim.admits(&take.owner.service, key));
+            mine && record.services.iter().all(|other| *other != take.owner && beside.contains(other))
         });
         let object = match found {
-            None => desired::created(take.address, &take.owner, &take.pool, l2, revision),
-            Some(found) if vacant => desired::given(*found.object, &take.owner, &take.pool, l2, revision),
+            None => desired::created(take.address, &take.owner, &take.pool, l2, sharing, revision),
+            Some(found) if vacant => {
+                desired::given(*found.object, &take.owner, &take.pool, l2, sharing, revision)
+            }
             Some(found) => {
                 let mine = found.object.spec.services.iter().any(|it| owner(it) == take.owner);
                 let result =
@@ -540,6 +551,11 @@ impl World {
             }
             ReleaseThen::Reserve(claim) => {
                 let stored = self.store(desired::reserved(*found.object, &claim, revision));
+                let result = ReleaseResult::Released(stored.version);
+                Done::Release { release, result, object: Some(Box::new(stored)) }
+            }
+            ReleaseThen::Leave => {
+                let stored = self.store(desired::left(*found.object, &release.owner, revision));
                 let result = ReleaseResult::Released(stored.version);
                 Done::Release { release, result, object: Some(Box::new(stored)) }
             }
