@@ -1,9 +1,12 @@
 //! The command line of herald-controller.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Parser;
-use herald_runtime::telemetry::LogFlags;
+use herald_runtime::{
+    lease::{Timing, TimingError},
+    telemetry::LogFlags,
+};
 
 /// Gives every Service of type LoadBalancer an address from the pools.
 #[derive(Clone, Debug, Parser)]
@@ -26,7 +29,75 @@ pub struct Flags {
         value_parser = herald_runtime::admin::parse_address)]
     pub admin_addr: Vec<SocketAddr>,
 
+    /// How long a leader that says nothing keeps its place, as 15s or 1500ms.
+    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = duration)]
+    pub lease_duration: Duration,
+
+    /// How long after its last renewal a leader may still write; less than --lease-duration.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    pub renew_deadline: Duration,
+
+    /// How often a leader renews and a standby looks.
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration)]
+    pub retry_period: Duration,
+
     /// What is logged, and how.
     #[command(flatten)]
     pub log: LogFlags,
+}
+
+impl Flags {
+    /// The election's durations, if they go together.
+    pub fn timing(&self) -> Result<Timing, TimingError> {
+        Timing::new(self.lease_duration, self.renew_deadline, self.retry_period)
+    }
+}
+
+/// A duration as people write it: a whole number with its unit.
+fn duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let number: Option<u64> = number.parse().ok();
+    match (number, unit) {
+        (Some(number), "ms") => Some(Duration::from_millis(number)),
+        (Some(number), "s") => Some(Duration::from_secs(number)),
+        (Some(number), "m") => number.checked_mul(60).map(Duration::from_secs),
+        _ => None,
+    }
+    .ok_or_else(|| "is no duration; expected a whole number with ms, s or m, as 15s or 1500ms".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(more: &[&str]) -> Result<Flags, String> {
+        Flags::try_parse_from(["herald-controller"].iter().chain(more)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn without_flags_the_documented_defaults_hold() {
+        let flags = parse(&[]).unwrap();
+        assert_eq!(flags.admin_addr, ["127.0.0.1:7480".parse().unwrap()]);
+        assert_eq!(flags.timing(), Ok(Timing::default()));
+    }
+
+    #[test]
+    fn in_a_pod_the_admin_addresses_are_loopback_and_the_pods() {
+        let flags =
+            parse(&["--admin-addr=127.0.0.1:7480,[10.0.0.7]:7480", "--admin-addr=[fd00::7]:1"]).unwrap();
+        let shown: Vec<String> = flags.admin_addr.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["127.0.0.1:7480", "10.0.0.7:7480", "[fd00::7]:1"]);
+    }
+
+    #[test]
+    fn bad_values_are_refused_with_what_is_expected() {
+        for text in ["15", "s", "1.5s", "-1s", "15 s", "15h", "99999999999999999999s", "999999999999999999m"]
+        {
+            let error = parse(&[&format!("--lease-duration={text}")]).unwrap_err();
+            assert!(error.contains("15s or 1500ms"), "{text}: {error}");
+        }
+        assert!(parse(&["--admin-addr=controller:7480"]).unwrap_err().contains("IP:PORT"));
+        assert!(parse(&["--log-format=xml"]).unwrap_err().contains("json"));
+        assert!(parse(&["--lease-duration=5s"]).unwrap().timing().is_err());
+    }
 }

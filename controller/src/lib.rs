@@ -39,7 +39,9 @@ use crate::{
 
 /// Runs the controller until SIGTERM or SIGINT.
 pub async fn run(flags: Flags, log_level: LogLevel) -> anyhow::Result<()> {
-    let Flags { kubeconfig, namespace, load_balancer_class: class, admin_addr, log: _ } = flags;
+    // Checked first; who leads is not asked yet, every replica writes (rule B3 makes that harmless).
+    flags.timing()?;
+    let Flags { kubeconfig, namespace, load_balancer_class: class, admin_addr, .. } = flags;
     let stop = shutdown::on_signals().context("can't listen for signals")?;
     let readiness = Readiness::new();
     let mut registry = Registry::default();

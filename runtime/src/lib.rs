@@ -1,5 +1,5 @@
-//! What both processes share, and nothing else: the API client, watches with back-off, admin
-//! endpoints, readiness, telemetry and shutdown.
+//! What both processes share, and nothing else: the API client, watches with back-off, leader
+//! election, admin endpoints, metrics, readiness, telemetry and shutdown.
 //!
 //! What must always hold here: nothing in this crate decides anything about addresses, and nothing
 //! in it ends the process on bad outside input. A missing API server, a missing right or a missing
@@ -7,6 +7,7 @@
 
 pub mod admin;
 pub mod client;
+pub mod lease;
 pub mod readiness;
 pub mod shutdown;
 pub mod telemetry;
@@ -20,3 +21,10 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub const COMMIT: &str = env!("HERALD_COMMIT");
 /// What `--version` says.
 pub const LONG_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("HERALD_COMMIT"), ")");
+
+/// A number to spread attempts by, so that many processes don't act in step; no secret may be made of it.
+fn random() -> u64 {
+    use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+    // RandomState is seeded by the system.
+    RandomState::new().build_hasher().finish()
+}

@@ -7,12 +7,7 @@
 //! readiness under the name of the watch (rule B11). A server that is merely away does not make a
 //! process unready that had its first list: what it serves is still what it knows.
 
-use std::{
-    fmt::Debug,
-    hash::{BuildHasher as _, Hasher as _, RandomState},
-    pin::Pin,
-    time::Duration,
-};
+use std::{fmt::Debug, pin::Pin, time::Duration};
 
 use futures::{Stream, StreamExt as _, stream};
 use kube::{
@@ -294,8 +289,7 @@ fn backoff(failures: u32, longest: Duration) -> Duration {
     let doubled = BACKOFF_MIN.saturating_mul(1 << failures.saturating_sub(1).min(16));
     let full = doubled.min(longest);
     let half = full / 2;
-    // RandomState is seeded by the system: good enough to spread retries.
-    let random = RandomState::new().build_hasher().finish() % 1024;
+    let random = crate::random() % 1024;
     half + half.mul_f64(f64::from(u32::try_from(random).unwrap_or(0)) / 1024.0)
 }
 
