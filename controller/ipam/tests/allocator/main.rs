@@ -9,4 +9,6 @@ mod random;
 #[cfg(test)]
 mod scenarios;
 #[cfg(test)]
+mod sharing;
+#[cfg(test)]
 mod world;

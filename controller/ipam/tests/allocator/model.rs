@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use herald_ipam::{AddressRange, Family, FamilyPolicy, PoolName, PoolSpec, Refusal};
+use herald_ipam::{AddressRange, Claim, Family, FamilyPolicy, PoolName, PoolSpec, Refusal, SharingScope};
 
-use crate::world::{ApiService, World};
+use crate::world::{ApiService, World, may_share};
 
 /// All addresses of a pool in the order in which they are given out.
 pub(crate) fn members(spec: &PoolSpec) -> Vec<IpAddr> {
@@ -85,20 +85,64 @@ pub(crate) fn check_quiet(world: &World) {
     }
 }
 
+/// Whether everybody who has the address would share it with this Service.
+fn joinable(world: &World, api: &ApiService, address: IpAddr) -> bool {
+    let Some(record) = world.lbips.get(&address) else { return false };
+    let mine = &api.request;
+    let Some(key) = mine.wanted.as_ref().ok().and_then(|wanted| wanted.sharing.as_ref()) else {
+        return false;
+    };
+    let open = world
+        .pools
+        .values()
+        .any(|spec| spec.sharing_scope == SharingScope::Cluster && members(spec).contains(&address));
+    let claimed = record.claim.as_ref().is_none_or(|claim| claim.admits(&mine.owner.service, Some(key)));
+    let willing = |owner: &herald_ipam::Owner| {
+        let other = world.services.get(&owner.service).filter(|it| it.balanced && it.request.owner == *owner);
+        other.is_some_and(|other| may_share(mine, &other.request, open))
+    };
+    !record.services.is_empty() && claimed && record.services.iter().all(willing)
+}
+
+/// Whether a namespace may have one more address of a pool, if it is one more.
+fn within_limit(world: &World, pool: &PoolName, address: IpAddr, namespace: &str) -> bool {
+    let Some(limit) = world.pools[pool].limit_per_namespace else { return true };
+    let counts = |it: &IpAddr| {
+        world.lbips.get(it).is_some_and(|record| match &record.claim {
+            Some(Claim::Service(service)) if record.services.is_empty() => &*service.namespace == namespace,
+            Some(Claim::Key { namespace: claimed, .. }) if record.services.is_empty() => {
+                &**claimed == namespace
+            }
+            _ => record.services.iter().any(|owner| &*owner.service.namespace == namespace),
+        })
+    };
+    let of_family =
+        members(&world.pools[pool]).into_iter().filter(|it| Family::of(*it) == Family::of(address));
+    counts(&address) || of_family.filter(counts).count() < usize::try_from(limit).unwrap()
+}
+
 /// Something a Service asks for, does not have, and could have.
 fn could_have(world: &World, api: &ApiService, has: &BTreeSet<IpAddr>) -> Option<String> {
     let wanted = api.request.wanted.as_ref().ok()?;
     let families: Vec<Family> = api.request.families.wanted().collect();
     let free = free(world);
+    let namespace = &api.request.owner.service.namespace;
     let of = |pool: &PoolName, family: Family| {
-        free[pool].iter().copied().find(|address| Family::of(*address) == family)
+        let of_pool = |address: &IpAddr| Family::of(*address) == family;
+        let lowest = free[pool].iter().copied().find(of_pool);
+        let shared =
+            || members(&world.pools[pool]).into_iter().filter(of_pool).find(|it| joinable(world, api, *it));
+        let allowed = |address: &IpAddr| within_limit(world, pool, *address, namespace);
+        lowest.filter(allowed).or_else(|| shared().filter(allowed))
     };
     if let Some(address) = wanted.addresses.iter().next() {
-        let (pool, _) = free.iter().find(|(_, free)| free.contains(&address))?;
+        let (pool, _) = world.pools.iter().find(|(_, spec)| members(spec).contains(&address))?;
+        let there = free[pool].contains(&address) || joinable(world, api, address);
+        let there = there && within_limit(world, pool, address, namespace);
         let alone = wanted.addresses.iter().count() == 1 && families.contains(&Family::of(address));
         let right = wanted.pool.as_ref().is_none_or(|asked| asked == pool);
         let enough = families.len() == 1 || api.request.families.policy == FamilyPolicy::PreferDualStack;
-        return (alone && right && enough && !has.contains(&address)).then(|| format!("{address}"));
+        return (alone && right && enough && there && !has.contains(&address)).then(|| format!("{address}"));
     }
     let may = |name: &&PoolName| match &wanted.pool {
         Some(asked) => asked == *name,

@@ -4,7 +4,10 @@
 
 use std::net::IpAddr;
 
-use herald_ipam::{Addresses, Families, Family, FamilyPolicy, PoolSpec, ReclaimPolicy, Wanted};
+use herald_ipam::{
+    Addresses, Claim, Exposure, Families, Family, FamilyPolicy, PoolSpec, ReclaimPolicy, SharingKey,
+    SharingPreference, SharingScope, Wanted,
+};
 use proptest::prelude::*;
 
 use crate::model;
@@ -12,13 +15,15 @@ use crate::world::*;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Create { service: usize, age: i64, families: Families, wanted: Wanted },
+    Create { service: usize, age: i64, families: Families, wanted: Wanted, exposure: Exposure },
     Delete { service: usize },
     Toggle { service: usize },
     Ask { service: usize, families: Families, wanted: Wanted },
+    Expose { service: usize, exposure: Exposure },
     EditPool { pool: usize, shape: usize },
     DeletePool { pool: usize },
     Reserve { address: IpAddr, service: usize },
+    ReserveForKey { address: IpAddr, namespace: &'static str },
     DeleteLbip { address: IpAddr },
     StatusByHand { service: usize, shown: Vec<IpAddr> },
     Deliver { kind: usize },
@@ -30,19 +35,28 @@ enum Step {
 
 const SERVICE_NAMES: [&str; 6] = ["a", "b", "c", "d", "other/e", "other/f"];
 
+const SHAPES: usize = 6;
+
 /// Pools that never overlap, each in several shapes; the first shape is what the world begins with.
 fn pool_shape(which: usize, shape: usize) -> PoolSpec {
     let retaining = |spec| PoolSpec { reclaim: ReclaimPolicy::Retain, ..spec };
-    match (which, shape % 4) {
+    let open = |spec| PoolSpec { sharing_scope: SharingScope::Cluster, ..spec };
+    let limited = |spec| PoolSpec { limit_per_namespace: Some(1), ..spec };
+    let preferring = |spec| PoolSpec { sharing: SharingPreference::Prefer, ..spec };
+    match (which, shape % SHAPES) {
         (0, 0) => pool("p", &["10.0.0.3-10.0.0.5", "10.0.0.1", "fd00::1-fd00::2"]),
         (0, 1) => pool("p", &["10.0.0.4-10.0.0.5", "fd00::2"]),
         (0, 2) => pool("p", &["10.0.0.1-10.0.0.5"]),
+        (0, 3) => limited(pool("p", &["10.0.0.3-10.0.0.5", "10.0.0.1", "fd00::1"])),
+        (0, 4) => open(preferring(pool("p", &["10.0.0.3-10.0.0.4", "fd00::1"]))),
         (0, _) => retaining(pool("p", &["10.0.0.1-10.0.0.5", "fd00::1-fd00::3"])),
         (_, 0) => pool("q", &["10.0.1.0/31"]),
         (_, 1) => PoolSpec { auto_assign: false, ..pool("q", &["10.0.1.0/31", "fd00:1::1"]) },
         (_, 2) => {
             PoolSpec { excluded: vec!["10.0.1.1".into()], ..pool("q", &["fd00:1::/127", "10.0.1.0/30"]) }
         }
+        (_, 3) => open(pool("q", &["10.0.1.0"])),
+        (_, 4) => preferring(limited(retaining(pool("q", &["10.0.1.0/31", "fd00:1::1"])))),
         (_, _) => PoolSpec { avoid_buggy_ips: true, ..pool("q", &["10.0.1.0/31"]) },
     }
 }
@@ -79,21 +93,44 @@ fn wanted() -> impl Strategy<Value = Wanted> {
         4 => Just(anything()),
         2 => address().prop_map(|address| Wanted { addresses: Addresses::default().with(address), ..Wanted::default() }),
         1 => prop::sample::select(vec!["p", "q", "r"]).prop_map(from_pool),
+        4 => prop::sample::select(vec!["k", "k", "l"]).prop_map(|key| sharing(key, anything())),
+        2 => address().prop_map(|address| {
+            sharing("k", Wanted { addresses: Addresses::default().with(address), ..Wanted::default() })
+        }),
     ]
+}
+
+/// Few ports, so that they collide now and then.
+fn exposed() -> impl Strategy<Value = Exposure> {
+    prop::sample::select(vec![
+        exposure(&[80]),
+        exposure(&[443]),
+        exposure(&[22]),
+        exposure(&[80, 443]),
+        local(&[53], "web"),
+        local(&[54], "web"),
+        local(&[55], "dns"),
+    ])
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let service = 0..SERVICE_NAMES.len();
     prop_oneof![
-        8 => (service.clone(), 0_i64..9, families(), wanted())
-            .prop_map(|(service, age, families, wanted)| Step::Create { service, age, families, wanted }),
+        8 => (service.clone(), 0_i64..9, families(), wanted(), exposed()).prop_map(
+            |(service, age, families, wanted, exposure)| {
+                Step::Create { service, age, families, wanted, exposure }
+            }
+        ),
+        2 => (service.clone(), exposed()).prop_map(|(service, exposure)| Step::Expose { service, exposure }),
         4 => service.clone().prop_map(|service| Step::Delete { service }),
         2 => service.clone().prop_map(|service| Step::Toggle { service }),
         4 => (service.clone(), families(), wanted())
             .prop_map(|(service, families, wanted)| Step::Ask { service, families, wanted }),
-        2 => (0..2_usize, 0..4_usize).prop_map(|(pool, shape)| Step::EditPool { pool, shape }),
+        2 => (0..2_usize, 0..SHAPES).prop_map(|(pool, shape)| Step::EditPool { pool, shape }),
         1 => (0..2_usize).prop_map(|pool| Step::DeletePool { pool }),
         1 => (address(), service.clone()).prop_map(|(address, service)| Step::Reserve { address, service }),
+        1 => (address(), prop::sample::select(vec!["default", "other"]))
+            .prop_map(|(address, namespace)| Step::ReserveForKey { address, namespace }),
         1 => address().prop_map(|address| Step::DeleteLbip { address }),
         1 => (service, prop::collection::vec(address(), 0..2))
             .prop_map(|(service, shown)| Step::StatusByHand { service, shown }),
@@ -112,17 +149,22 @@ fn any_byte() -> impl Strategy<Value = u8> {
 fn apply(world: &mut World, step: Step) {
     let name = |service: usize| SERVICE_NAMES[service];
     match step {
-        Step::Create { service, age, families, wanted } => {
+        Step::Create { service, age, families, wanted, exposure } => {
             if !world.services.contains_key(&crate::world::service(name(service))) {
-                world.create_service(name(service), age, families, wanted);
+                world.create_exposing(name(service), age, families, wanted, exposure);
             }
         }
+        Step::Expose { service, exposure } => world.expose(name(service), exposure),
         Step::Delete { service } => world.delete_service(name(service)),
         Step::Toggle { service } => world.toggle_type(name(service)),
         Step::Ask { service, families, wanted } => world.ask(name(service), families, wanted),
         Step::EditPool { pool, shape } => world.apply_pool(pool_shape(pool, shape)),
         Step::DeletePool { pool } => world.delete_pool(["p", "q"][pool]),
         Step::Reserve { address, service } => world.reserve(address, name(service)),
+        Step::ReserveForKey { address, namespace } => {
+            let key = SharingKey::new("k");
+            world.reserve_for(address, Claim::Key { namespace: namespace.into(), key });
+        }
         Step::DeleteLbip { address } => world.delete_lbip(address),
         Step::StatusByHand { service, shown } => world.write_status_by_hand(name(service), shown),
         Step::Deliver { kind } => world.deliver(kind),
@@ -138,7 +180,11 @@ fn apply(world: &mut World, step: Step) {
 fn is_calm(step: &Step) -> bool {
     !matches!(
         step,
-        Step::Reserve { .. } | Step::DeleteLbip { .. } | Step::StatusByHand { .. } | Step::Refuse { .. }
+        Step::Reserve { .. }
+            | Step::ReserveForKey { .. }
+            | Step::DeleteLbip { .. }
+            | Step::StatusByHand { .. }
+            | Step::Refuse { .. }
     )
 }
 
@@ -169,8 +215,11 @@ proptest! {
                 let free = model::free(&world);
                 let name = SERVICE_NAMES[*service];
                 let new = !world.services.contains_key(&crate::world::service(name));
-                let kept = world.lbips.values().any(|it| it.claim == Some(herald_ipam::Claim::Service(crate::world::service(name))));
-                if new && !kept && families.policy == FamilyPolicy::SingleStack {
+                let kept = world.lbips.values().any(|it| {
+                    it.claim.as_ref().is_some_and(|claim| claim.admits(&crate::world::service(name), None))
+                });
+                let unlimited = world.pools.values().all(|spec| spec.limit_per_namespace.is_none());
+                if new && !kept && unlimited && families.policy == FamilyPolicy::SingleStack {
                     world.create_service(name, 0, *families, anything());
                     world.settle();
                     let lowest = free.iter().filter(|(pool, _)| world.pools[*pool].auto_assign).find_map(|(_, free)| {

@@ -6,7 +6,7 @@ use herald_ipam::{
 
 use crate::world::*;
 
-fn settled(pools: &[PoolSpec]) -> World {
+pub(crate) fn settled(pools: &[PoolSpec]) -> World {
     let mut world = World::open();
     for pool in pools {
         world.apply_pool(pool.clone());

@@ -41,6 +41,8 @@ pub(crate) struct World {
     pub(crate) given_away: BTreeSet<IpAddr>,
     /// Services as the allocator was told of them last.
     told: BTreeMap<ServiceRef, ServiceRequest>,
+    /// Pools likewise.
+    told_pools: BTreeMap<PoolName, PoolSpec>,
     /// Last said of each pool.
     pub(crate) statuses: BTreeMap<PoolName, PoolStatus>,
     /// Told by the API server, not yet by the watch of that kind.
@@ -207,6 +209,17 @@ impl World {
         self.tell_address(address);
     }
 
+    /// Somebody writes into a LoadBalancerIP.
+    pub(crate) fn edit_lbip(&mut self, address: IpAddr, edit: impl Fn(&mut AddressRecord)) {
+        let version = self.next_version();
+        let Some(record) = self.lbips.get_mut(&address) else { return };
+        edit(record);
+        record.version = version;
+        let text = format!("lbip {address} is made to list {:?}", record.services);
+        self.note(text);
+        self.tell_address(address);
+    }
+
     /// A user, or another leader, deletes a LoadBalancerIP.
     pub(crate) fn delete_lbip(&mut self, address: IpAddr) {
         if self.lbips.remove(&address).is_some() {
@@ -276,6 +289,7 @@ impl World {
         self.allocator = Allocator::new();
         self.jobs.clear();
         self.told.clear();
+        self.told_pools.clear();
         self.statuses.clear();
         self.lagging = Default::default();
         self.sync();
@@ -311,6 +325,12 @@ impl World {
             }
             Input::ServiceDeleted(service) => {
                 self.told.remove(service);
+            }
+            Input::PoolApplied(spec) => {
+                self.told_pools.insert(spec.name.clone(), spec.clone());
+            }
+            Input::PoolDeleted(name) => {
+                self.told_pools.remove(name);
             }
             _ => {}
         }
@@ -531,7 +551,7 @@ impl World {
     /// Rule B4, by the words of the documentation.
     fn joins_only_whom_it_may(&self, job: &Output) {
         let Output::Take(Take { address, owner, how: TakeHow::Join { beside }, .. }) = job else { return };
-        let open = self.pools.values().any(|spec| {
+        let open = self.told_pools.values().any(|spec| {
             spec.sharing_scope == SharingScope::Cluster && crate::model::members(spec).contains(address)
         });
         let mine = &self.told[&owner.service];
