@@ -310,9 +310,7 @@ impl Segment {
 fn gratuitous_request(vip: IpAddr, own: MacAddr) -> Vec<u8> {
     match vip {
         IpAddr::V4(vip) => Arp::gratuitous_request(vip, own).to_frame(Ethernet::broadcast(own)),
-        IpAddr::V6(vip) => {
-            Ndp::announcement(vip, own, ALL_NODES).to_frame(Ethernet::multicast(ALL_NODES, own))
-        }
+        IpAddr::V6(vip) => Ndp::announcement(vip, own).to_frame(Ethernet::multicast(ALL_NODES, own)),
     }
 }
 

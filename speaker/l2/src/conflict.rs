@@ -32,6 +32,8 @@ const RETRY_MAX: Duration = Duration::from_secs(20);
 const RETRY_PEER: Duration = Duration::from_millis(200);
 /// RFC 5227, DEFEND_INTERVAL.
 const DEFEND_EVERY: Duration = Duration::from_secs(10);
+/// Between two announcements by which rule A49 finds one holder: more than its 2 s.
+const SAY_AGAIN: Duration = Duration::from_millis(2_500);
 /// A conflict not seen for this long is over.
 const OVER_AFTER: Duration = Duration::from_mins(1);
 /// Whoever holds an address refreshes it within two minutes (rule A46): not heard for longer, a rival is gone.
@@ -74,6 +76,8 @@ pub(crate) struct Conflict {
     pub(crate) first: Instant,
     pub(crate) last: Instant,
     defended: Option<Instant>,
+    /// To be said again then, to who may be a node that can't be heard (rule A49).
+    again: Option<Instant>,
 }
 
 impl Segment {
@@ -203,8 +207,11 @@ impl Segment {
         let first = self.conflict_due(id).is_none();
         let Some(conflict) = self.note_conflict(cx, id, mac, true) else { return };
         let rival_since = self.rival_since(now, id);
-        if self.peers_unheard() && self.gives_way(cx, id, mac, rival_since) {
-            return;
+        if self.peers_unheard() {
+            if self.gives_way(cx, id, mac, rival_since) {
+                return;
+            }
+            self.say_again(cx, id);
         }
         if conflict.defended.is_none_or(|at| now.since(at) >= DEFEND_EVERY) {
             if let Some(conflict) = self.watch(id).and_then(|watch| watch.conflict.as_mut()) {
@@ -216,6 +223,16 @@ impl Segment {
             // Finds the conflict's end among the dates of this address; an earlier one stays.
             self.evaluate(cx, id);
         }
+    }
+
+    /// Rule A49 settles it only between two announcements that are further apart than its 2 s: whoever keeps the address
+    /// answers the other's with one of his own after that time. A stranger has less to hear than he says himself.
+    fn say_again(&mut self, cx: &mut Context, id: VipId) {
+        let at = cx.now + SAY_AGAIN;
+        if let Some(conflict) = self.watch(id).and_then(|watch| watch.conflict.as_mut()) {
+            conflict.again.get_or_insert(at);
+        }
+        self.evaluate(cx, id);
     }
 
     /// Since when somebody else has been speaking as this address: he does so now.
@@ -263,6 +280,7 @@ impl Segment {
             first: known.map_or(now, |conflict| conflict.first),
             last: now,
             defended: before.and_then(|conflict| conflict.defended),
+            again: before.and_then(|conflict| conflict.again),
         };
         watch.conflict = Some(conflict);
         // Frames forged with ever new MAC addresses tell nothing new: no event for each of them.
@@ -278,16 +296,23 @@ impl Segment {
         let Some(vip) = self.vips.get_mut(id) else { return };
         let addr = vip.addr;
         let Some(watch) = vip.watch.as_deref_mut() else { return };
-        if watch.conflict.is_some_and(|conflict| now.since(conflict.last) >= OVER_AFTER) {
-            watch.conflict = None;
-            cx.event(Event::ConflictOver { vip: addr, ifindex });
+        let mut again = false;
+        if let Some(conflict) = &mut watch.conflict {
+            again = conflict.again.take_if(|at| *at <= now).is_some();
+            if now.since(conflict.last) >= OVER_AFTER {
+                watch.conflict = None;
+                cx.event(Event::ConflictOver { vip: addr, ifindex });
+            }
+        }
+        if again {
+            self.reannounce(cx, id);
         }
     }
 
     /// When a conflict may be over, for the next look at the address.
     pub(crate) fn conflict_due(&self, id: VipId) -> Option<Instant> {
         let conflict = self.vips.get(id)?.watch.as_deref()?.conflict?;
-        Some(conflict.last + OVER_AFTER)
+        Some(conflict.again.into_iter().fold(conflict.last + OVER_AFTER, Instant::min))
     }
 
     pub(crate) fn watch(&mut self, id: VipId) -> Option<&mut Watch> {

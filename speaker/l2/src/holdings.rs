@@ -18,7 +18,7 @@ use crate::ownership::{
     Candidate, Candidates, Decision, Eligibility, Gate, Rank, Rival, Standing, View, compare, decide,
     may_hold, rank,
 };
-use crate::peers::Status;
+use crate::peers::{Peer, Status};
 use crate::segment::Segment;
 use crate::snapshot::Lifecycle;
 use crate::time::Instant;
@@ -30,6 +30,8 @@ const HINT_HOLD: Duration = Duration::from_secs(1);
 const RETURN_ACTIVE: Duration = Duration::from_millis(500);
 /// And one that listens this long beyond its listen time.
 const RETURN_LISTEN: Duration = Duration::from_millis(700);
+/// What a peer held on an interface that it no longer speaks from is kept for it for so many h.
+const MOVED: u32 = 4;
 /// An address that nobody wants is forgotten after this.
 const FORGET_VIP: Duration = Duration::from_mins(1);
 /// After a death proof is kept fresh until a waiting claim's turn and a little longer, not for ever.
@@ -44,7 +46,7 @@ const REPEATS_YIELD: u8 = 4;
 impl Segment {
     /// A peer says what it holds.
     pub(crate) fn hear_claim(&mut self, cx: &mut Context, from: NodeId, claim: &Claim) {
-        let Some(boot) = self.peers.get(from).map(|peer| peer.boot) else { return };
+        let Some(life) = self.peers.get(from).map(Peer::life) else { return };
         let Some(id) = self.vips.find_or_insert(claim.vip.ip(), cx.now) else {
             cx.counters.table_full += 1;
             return;
@@ -52,7 +54,7 @@ impl Segment {
         let reach = self.peers.get(from).map_or(0, |peer| peer.reach);
         let Some(vip) = self.vips.get_mut(id) else { return };
         vip.claims.retain(|known| known.node != from);
-        vip.claims.push(PeerClaim { node: from, boot, epoch: claim.epoch, revision: claim.revision });
+        vip.claims.push(PeerClaim { node: from, life, epoch: claim.epoch, revision: claim.revision });
         vip.max_revision = vip.max_revision.max(claim.revision);
         if claim.epoch >= vip.max_epoch {
             vip.max_epoch = claim.epoch;
@@ -112,12 +114,12 @@ impl Segment {
 
     /// A whole table is in: what it does not list, the peer does not hold.
     pub(crate) fn hear_all(&mut self, cx: &mut Context, from: NodeId, listed: &BTreeSet<IpAddr>) {
-        let Some(boot) = self.peers.get(from).map(|peer| peer.boot) else { return };
+        let Some(life) = self.peers.get(from).map(Peer::life) else { return };
         for id in self.vips.ids() {
             let Some(vip) = self.vips.get_mut(id) else { continue };
             let before = vip.claims.len();
             let unlisted = !listed.contains(&vip.addr);
-            vip.claims.retain(|known| !(known.node == from && known.boot == boot && unlisted));
+            vip.claims.retain(|known| !(known.node == from && known.life == life && unlisted));
             if vip.claims.len() != before {
                 self.evaluate(cx, id);
             }
@@ -153,6 +155,16 @@ impl Segment {
         }
     }
 
+    /// A peer that lives on appears behind another interface: either its old one is gone, and what it held is nobody's,
+    /// or both are on this segment (rule A52), and the old one is heard again within the time that a death takes.
+    pub(crate) fn reserve_moved(&mut self, cx: &Context, node: NodeId) {
+        let until = cx.now + cx.h() * MOVED;
+        if let Some(peer) = self.peers.get_mut(node) {
+            peer.reserved_until = Some(until);
+            self.peers.look_at(node, until);
+        }
+    }
+
     /// How long the claims of a peer's previous boots count (rule A31).
     pub(crate) fn reserve(&mut self, cx: &mut Context, node: NodeId) {
         let listen = self.listen_time(cx);
@@ -181,11 +193,11 @@ impl Segment {
             return;
         }
         peer.reserved_until = None;
-        let boot = peer.boot;
+        let life = peer.life();
         for id in self.vips.ids() {
             let Some(vip) = self.vips.get_mut(id) else { continue };
             let before = vip.claims.len();
-            vip.claims.retain(|known| known.node != node || known.boot == boot);
+            vip.claims.retain(|known| known.node != node || known.life == life);
             if vip.claims.len() != before {
                 self.evaluate(cx, id);
             }
@@ -317,13 +329,13 @@ impl Segment {
         })
     }
 
-    /// Rule A30: the greatest live claim of anybody else, and whether a previous boot's counts.
+    /// Rule A30: the greatest live claim of anybody else, and whether one of a previous life counts.
     pub(crate) fn rivals(&self, vip: &Vip) -> (Option<Standing>, bool) {
         let mut live: Option<Standing> = None;
         let mut reserved = false;
         for claim in &vip.claims {
             let Some(peer) = self.peers.get(claim.node) else { continue };
-            if claim.boot != peer.boot {
+            if claim.life != peer.life() {
                 reserved = true;
                 continue;
             }
@@ -453,7 +465,7 @@ impl Segment {
         vip.free_since = None;
         let addr = vip.addr;
         self.vips.set_mine(id, Some(Mine { epoch, revision, since: cx.now, tentative: !sure }));
-        let peer = |node| self.peers.get(node).map(super::peers::Peer::id);
+        let peer = |node| self.peers.get(node).map(Peer::id);
         let cause = match (from.and_then(peer), freed_by.and_then(|(node, how)| Some((peer(node)?, how)))) {
             (Some(from), _) => Cause::Override { from },
             (None, Some((from, how))) => {

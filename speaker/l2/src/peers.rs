@@ -58,7 +58,7 @@ pub(crate) struct Peer {
     pub(crate) last_heard: Instant,
     pub(crate) loss: Loss,
     pub(crate) table: Table,
-    /// Until when claims of its previous boots count (rule A31).
+    /// Until when claims of its previous lives count (rule A31).
     pub(crate) reserved_until: Option<Instant>,
     /// Since when it is ACTIVE, in this boot.
     pub(crate) active_since: Option<Instant>,
@@ -75,6 +75,10 @@ pub(crate) enum Status {
     Suspected(Suspicion),
     Gone { how: Gone, since: Instant },
 }
+
+/// In which life a peer claims: a start of its process on an interface. With either the other one begins, and what it
+/// held is no longer answered for.
+pub(crate) type Life = (Boot, IfIndex);
 
 /// What a frame's header says about its sender, verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -149,6 +153,10 @@ impl Peer {
 
     pub(crate) fn is_suspected(&self) -> bool {
         matches!(self.status, Status::Suspected(_))
+    }
+
+    pub(crate) fn life(&self) -> Life {
+        (self.boot, self.ifindex)
     }
 
     pub(crate) fn id(&self) -> PeerId {
@@ -238,7 +246,7 @@ impl Peers {
     /// Rule A6. Call it for verified frames only.
     pub(crate) fn admit(&mut self, triple: Triple, counter: Counter) -> Admission {
         let Some(peer) = self.map.get_mut(&triple.node) else { return Admission::Unknown };
-        if peer.boot != triple.boot || peer.ifindex != triple.ifindex {
+        if peer.life() != (triple.boot, triple.ifindex) {
             return Admission::Unknown;
         }
         let in_order = counter > peer.window.highest();

@@ -168,6 +168,8 @@ impl Segment {
         self.peer_up(cx, triple.node, hello);
         if before.is_some_and(|before| before.boot != triple.boot) && !cx.lacks(Rule::Reservation) {
             self.reserve(cx, triple.node);
+        } else if before.is_some_and(|before| before.ifindex != triple.ifindex) {
+            self.reserve_moved(cx, triple.node);
         } else if before.is_some() {
             self.drop_reservations(cx, triple.node);
         }

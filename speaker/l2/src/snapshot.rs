@@ -11,7 +11,7 @@ use crate::config::NodeName;
 use crate::context::Context;
 use crate::output::Holding;
 use crate::ownership::Eligibility;
-use crate::peers::{Peer, Status};
+use crate::peers::{Life, Peer, Status};
 use crate::segment::Segment;
 
 /// Everything at one moment.
@@ -234,11 +234,11 @@ impl Segment {
 
     fn peer_snapshots(&self, cx: &Context) -> Vec<PeerSnapshot> {
         // One walk over the addresses for all peers: this is on the thread that answers clients.
-        let mut claims: BTreeMap<(NodeId, Boot), usize> = BTreeMap::new();
+        let mut claims: BTreeMap<(NodeId, Life), usize> = BTreeMap::new();
         for claim in self.vips.iter().flat_map(|(_, vip)| &vip.claims) {
-            *claims.entry((claim.node, claim.boot)).or_default() += 1;
+            *claims.entry((claim.node, claim.life)).or_default() += 1;
         }
-        let claims = |peer: &Peer| claims.get(&(peer.node, peer.boot)).copied().unwrap_or_default();
+        let claims = |peer: &Peer| claims.get(&(peer.node, peer.life())).copied().unwrap_or_default();
         self.peers.iter().map(|peer| peer_snapshot(cx, peer, claims(peer))).collect()
     }
 }

@@ -15,8 +15,9 @@ use crate::time::Instant;
 const AHEAD: usize = 1_024;
 /// Frames of one SYNC: enough for a full table.
 const PARTS: u16 = 4_096;
-/// A SYNC_REQ without any answer is sent again after this.
-const RETRY: Duration = Duration::from_millis(100);
+/// A SYNC_REQ without any answer is sent again after this: at 30 % loss one of two comes to nothing, and within
+/// [`PATIENCE`] one must not.
+const RETRY: Duration = Duration::from_millis(40);
 /// A SYNC that brings nothing for so long has lost its rest.
 const COMING: Duration = Duration::from_millis(20);
 /// A table that stays unknown for this long holds up no claim (rule A33).

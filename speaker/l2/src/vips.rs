@@ -8,13 +8,14 @@ use std::collections::{BTreeSet, BinaryHeap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use herald_wire::{Boot, Epoch, MacAddr, NodeId, Revision};
+use herald_wire::{Epoch, MacAddr, NodeId, Revision};
 use rustc_hash::FxHashMap;
 
 use crate::conflict::Watch;
 use crate::input::VipSpec;
 use crate::output::{Gone, Traffic};
 use crate::ownership::Eligibility;
+use crate::peers::Life;
 use crate::time::Instant;
 
 /// More addresses than this are not remembered; only peers with a key could ask for it.
@@ -43,7 +44,7 @@ pub(crate) struct Vip {
     pub(crate) spec_since: Instant,
     pub(crate) eligibility: Eligibility,
     pub(crate) mine: Option<Mine>,
-    /// At most one per (node, boot); those of a previous boot are reservations (rule A31).
+    /// At most one per node; those of a previous life are reservations (rule A31).
     pub(crate) claims: Vec<PeerClaim>,
     /// The greatest epoch and revision ever seen for it.
     pub(crate) max_epoch: Epoch,
@@ -85,7 +86,7 @@ pub(crate) struct Mine {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PeerClaim {
     pub(crate) node: NodeId,
-    pub(crate) boot: Boot,
+    pub(crate) life: Life,
     pub(crate) epoch: Epoch,
     pub(crate) revision: Revision,
 }

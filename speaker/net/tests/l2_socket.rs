@@ -180,16 +180,8 @@ fn the_kernel_judges_neighbour_discovery_by_the_filter() {
                 ("reachability probe", ask(VIP6).to_frame(Ethernet::new(OURS, PEER)), true),
                 ("foreign solicitation", ask(FOREIGN6).to_frame(to_group(FOREIGN6)), false),
                 ("foreign solicitation, unicast", ask(FOREIGN6).to_frame(Ethernet::new(OURS, PEER)), false),
-                (
-                    "announcement of the VIP",
-                    Ndp::announcement(VIP6, PEER, ndp::ALL_NODES).to_frame(all),
-                    true,
-                ),
-                (
-                    "foreign announcement",
-                    Ndp::announcement(FOREIGN6, PEER, ndp::ALL_NODES).to_frame(all),
-                    false,
-                ),
+                ("announcement of the VIP", Ndp::announcement(VIP6, PEER).to_frame(all), true),
+                ("foreign announcement", Ndp::announcement(FOREIGN6, PEER).to_frame(all), false),
                 ("answer to our probe", answer.to_frame(Ethernet::new(OURS, PEER)), true),
                 ("answer to somebody else", answer.to_frame(Ethernet::new(OTHER, PEER)), false),
                 ("in VLAN 7", tagged(&ask(VIP6).to_frame(to_group(VIP6)), 7), false),

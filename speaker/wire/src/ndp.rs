@@ -7,7 +7,7 @@
 //!
 //! Type 135 solicitation (flags zero; option 1: source link-layer address), 136 advertisement (option 2: target
 //! link-layer address). Hop limit must be 255, code 0, the target no multicast address, option lengths not zero
-//! (RFC 4861, 7.1.1 and 7.1.2); other options are skipped.
+//! (RFC 4861, 7.1.1 and 7.1.2), a probe comes without option 1 and to a solicited-node group; other options are skipped.
 //!
 //! Only O=1 moves an existing neighbour entry on Linux; a solicitation with source = VIP and a source link-layer
 //! option moves and creates. Therefore every advertisement of ours carries O=1, solicited ones too.
@@ -25,8 +25,6 @@ use crate::{Layer, MacAddr, WireError};
 
 /// All nodes on the link (RFC 4291, 2.7.1): where unsolicited advertisements go.
 pub const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
-/// All routers on the link: where RFC 9131 wants unsolicited advertisements too, so that routers create entries.
-pub const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
 
 /// RFC 4861: a neighbour's packet was never forwarded, so its hop limit is still the greatest.
 const HOP_LIMIT: u8 = 255;
@@ -77,6 +75,10 @@ pub const fn solicited_node(target: Ipv6Addr) -> Ipv6Addr {
     Ipv6Addr::from_octets([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c])
 }
 
+fn is_solicited_node(group: Ipv6Addr) -> bool {
+    group == solicited_node(group)
+}
+
 impl Ndp {
     /// "Who has `target`, tell `source`", to the target's group: with a VIP as `source` it moves and creates the
     /// target's entry and is answered (rule A46). Pair it with `Ethernet::multicast(solicited_node(target), mac)`,
@@ -97,9 +99,9 @@ impl Ndp {
         Self { source: Ipv6Addr::UNSPECIFIED, destination: solicited_node(target), message }
     }
 
-    /// The unsolicited announcement, O=1, to all nodes (RFC 4861, 7.2.6) or to all routers (RFC 9131).
-    pub fn announcement(vip: Ipv6Addr, mac: MacAddr, group: Ipv6Addr) -> Self {
-        Self { source: vip, destination: group, message: advertisement(vip, mac, false) }
+    /// The unsolicited announcement, O=1, to all nodes (RFC 4861, 7.2.6).
+    pub fn announcement(vip: Ipv6Addr, mac: MacAddr) -> Self {
+        Self { source: vip, destination: ALL_NODES, message: advertisement(vip, mac, false) }
     }
 
     /// The answer to this solicitation for `vip`: O=1, solicited, to the asker; to a duplicate address probe, O=1
@@ -191,6 +193,9 @@ pub(crate) fn parse(packet: &Icmpv6<'_>) -> Result<Ndp, WireError> {
     let message = if packet.kind() == Icmpv6Types::NeighborSolicit {
         if packet.source.is_unspecified() && options.source.is_some() {
             return Err(layer.invalid("source option in a probe"));
+        }
+        if packet.source.is_unspecified() && !is_solicited_node(packet.destination) {
+            return Err(layer.invalid("destination of a probe"));
         }
         Message::Solicitation { target, source_mac: options.source }
     } else {

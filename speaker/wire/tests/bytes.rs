@@ -115,19 +115,11 @@ fn ndp_forms() {
     for (name, ndp, ethernet, bytes) in [
         (
             "unsolicited advertisement, O=1, to all nodes",
-            Ndp::announcement(VIP6, MINE, ndp::ALL_NODES),
+            Ndp::announcement(VIP6, MINE),
             Ethernet::multicast(ndp::ALL_NODES, MINE),
             "333300000001 02000000000a 86dd 60000000 0020 3a ff
              fd000010000000000000000000123456 ff020000000000000000000000000001
              88 00 f1a3 20000000 fd000010000000000000000000123456 02 01 02000000000a",
-        ),
-        (
-            "unsolicited advertisement to all routers",
-            Ndp::announcement(VIP6, MINE, ndp::ALL_ROUTERS),
-            Ethernet::multicast(ndp::ALL_ROUTERS, MINE),
-            "333300000002 02000000000a 86dd 60000000 0020 3a ff
-             fd000010000000000000000000123456 ff020000000000000000000000000002
-             88 00 f1a2 20000000 fd000010000000000000000000123456 02 01 02000000000a",
         ),
         (
             "solicitation for a client from the VIP, with the source option",

@@ -77,7 +77,7 @@ fn solicitation() -> Vec<u8> {
 }
 
 fn advertisement() -> Vec<u8> {
-    Ndp::announcement(VIP6, MAC, ndp::ALL_NODES).to_frame(Ethernet::multicast(ndp::ALL_NODES, MAC))
+    Ndp::announcement(VIP6, MAC).to_frame(Ethernet::multicast(ndp::ALL_NODES, MAC))
 }
 
 /// Mends the ICMPv6 checksum of a frame that was changed behind the IPv6 header, so that the change is what is
@@ -140,6 +140,16 @@ fn ndp_fields() {
             "duplicate address probe with the source option",
             mended(with(dad_with_option, 18, &[0, 32])),
             invalid(icmp, "source option in a probe"),
+        ),
+        (
+            "duplicate address probe to all nodes",
+            mended(with(Ndp::probe(VIP6).to_frame(Ethernet::broadcast(MAC)), 38, &ndp::ALL_NODES.octets())),
+            invalid(icmp, "destination of a probe"),
+        ),
+        (
+            "duplicate address probe to the address itself",
+            mended(with(Ndp::probe(VIP6).to_frame(Ethernet::broadcast(MAC)), 38, &VIP6.octets())),
+            invalid(icmp, "destination of a probe"),
         ),
         (
             "solicited advertisement to a group",

@@ -92,14 +92,17 @@ impl Api {
         self.nodes.get(&node).copied().unwrap_or_default()
     }
 
-    /// A speaker writes whether it holds an address, and removes what it superseded (rule B24).
-    pub(crate) fn report(&mut self, vip: IpAddr, node: usize, holds: bool) {
+    /// A speaker writes whether it holds an address; `claimed`: for the first time since, so that it removes what it
+    /// superseded (rule B24).
+    pub(crate) fn report(&mut self, vip: IpAddr, node: usize, holds: bool, claimed: bool) {
         if !self.specs.contains_key(&vip) {
             return;
         }
         let holders = self.holders.entry(vip).or_default();
-        if holds {
+        if holds && claimed {
             *holders = BTreeSet::from([node]);
+        } else if holds {
+            holders.insert(node);
         } else {
             holders.remove(&node);
         }
@@ -188,9 +191,9 @@ mod tests {
         let mut api = Api::default();
         api.create(vip, Nodes::All, false);
         let first = api.read(vip).unwrap().revision;
-        api.report(vip, 0, true);
-        api.report(vip, 1, true);
-        api.report(vip, 0, false);
+        api.report(vip, 0, true, true);
+        api.report(vip, 1, true, true);
+        api.report(vip, 0, false, false);
         assert_eq!(api.read(vip).unwrap().holders_hint, [node_name(1)]);
         api.delete(vip);
         assert_eq!(api.read(vip), None);

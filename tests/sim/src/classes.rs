@@ -170,6 +170,19 @@ pub const CLASSES: &[Class] = &[
         disasters::pause,
     ),
     class(
+        "interface",
+        "a holder's interface goes and is back, perhaps with another index and MAC address",
+        ONCE,
+        250,
+        Some(300),
+        disasters::interface,
+    ),
+    class("filtered", "hellos never pass, ARP does; a holder dies", ONCE, 250, None, disasters::filtered)
+        .taken_over_in(20_000)
+        .settles_in(25_000),
+    class("filter", "hellos do not pass for a while, ARP does", Moves::Any, 10_000, None, disasters::filter)
+        .settles_in(5_000),
+    class(
         "churn",
         "addresses are made, deleted, made again, assigned to other nodes; nodes excluded",
         STRUCK,

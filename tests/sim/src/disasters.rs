@@ -55,6 +55,36 @@ pub(crate) fn isolate(dice: &mut Dice) -> Schedule {
     schedule
 }
 
+/// Interfaces come and go with drivers, bonds and container networks; not always under their old index and address.
+pub(crate) fn interface(dice: &mut Dice) -> Schedule {
+    let mut schedule = world(dice);
+    let at = soon(dice);
+    let back = at + if dice.chance(0.3) { dice.ms(0, 20) } else { dice.ms(20, 4_000) };
+    let renumbered = dice.chance(0.5);
+    schedule.at(at, Fault::Interface { who: Who::HolderOf(0), present: false, renumbered });
+    schedule.at(back, Fault::Interface { who: Who::Slot(0), present: true, renumbered });
+    schedule
+}
+
+/// Hellos never pass; those who claimed in ignorance of each other have sorted it out when a holder dies.
+pub(crate) fn filtered(dice: &mut Dice) -> Schedule {
+    let mut schedule = world(dice);
+    schedule.warm_at = Duration::from_secs(15);
+    schedule.steps.push((Duration::ZERO, Fault::Filter(true)));
+    schedule.at(soon(dice), Fault::Crash { who: Who::HolderOf(0), link: true });
+    schedule
+}
+
+/// Hellos pass, do not for a while, and pass again.
+pub(crate) fn filter(dice: &mut Dice) -> Schedule {
+    let mut schedule = world(dice);
+    let at = soon(dice);
+    let lasts = dice.ms(200, 30_000);
+    schedule.at(at, Fault::Filter(true));
+    schedule.at(at + lasts, Fault::Filter(false));
+    schedule
+}
+
 fn switch_restart(dice: &mut Dice, back_within: Duration) -> Schedule {
     let mut schedule = world(dice);
     let at = soon(dice);

@@ -66,6 +66,11 @@ pub enum Fault {
     Heal,
     /// Frames from one node to another are lost, or no longer.
     Path { from: Who, to: Who, cut: bool },
+    /// The switch lets hellos pass no longer, or again; everything else passes.
+    Filter(bool),
+    /// The node's interface is gone (its driver is reloaded, its container network made anew), or back; `renumbered`:
+    /// with another index and another MAC address.
+    Interface { who: Who, present: bool, renumbered: bool },
     /// All paths lose this share.
     Loss(f64),
     /// The node's watch stops; nothing it writes arrives.
@@ -210,6 +215,13 @@ impl World {
                 }
                 self.switch.set_cut(Port(node), Port(to), *cut);
             }
+            Fault::Interface { present, renumbered, .. } => {
+                strike(self, if *present { now + AFTERMATH } else { LASTING });
+                if let Some(node) = self.nodes.get_mut(node) {
+                    node.set_interface(*present, *renumbered);
+                }
+                self.set_link(Port(node), *present);
+            }
             Fault::ApiCut(_) => self.api_links.cut(node),
             Fault::ApiBack(_) => {
                 // What it held by older copies may be another's by now.
@@ -268,6 +280,13 @@ impl World {
                 }
             }
             Fault::Loss(loss) => self.switch.set_loss(*loss),
+            Fault::Filter(filter) => {
+                self.switch.set_filter(*filter);
+                let until = if *filter { LASTING } else { now + AFTERMATH };
+                for node in 0..self.nodes.len() {
+                    self.check.strike(node, until);
+                }
+            }
             Fault::Create { vip, without } => {
                 let nodes = self.listed(without);
                 let probe = self.dice.chance(0.5);
@@ -307,6 +326,7 @@ impl Fault {
             | Self::Cable { who, .. }
             | Self::Uplink { who, .. }
             | Self::Path { from: who, .. }
+            | Self::Interface { who, .. }
             | Self::ApiCut(who)
             | Self::ApiBack(who)
             | Self::Node { who, .. } => Some(*who),
@@ -331,6 +351,10 @@ impl Fault {
             }
             Self::Path { to, cut, .. } => {
                 format!("path to {to:?} {}", if *cut { "cut" } else { "restored" })
+            }
+            Self::Interface { present: false, .. } => "interface gone".into(),
+            Self::Interface { renumbered, .. } => {
+                format!("interface back{}", if *renumbered { " with another index and MAC" } else { "" })
             }
             Self::ApiCut(_) => "API out of reach".into(),
             Self::ApiBack(_) => "API in reach again".into(),

@@ -1,7 +1,7 @@
 //! A client or the gateway: sends packets to every address of a Service, and learns from frames where they go.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use herald_wire::arp::{self, Arp};
@@ -11,6 +11,9 @@ use herald_wire::{Ethernet, Frame, MacAddr, Payload, Vip};
 use crate::Moment;
 use crate::kernel::Kernel;
 use crate::neighbour::{Cache, Hint, Strength, Use};
+
+/// All routers on the link (RFC 4291, 2.7.1).
+const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
 
 /// Local experimental EtherType 2 of IEEE 802: here, a packet to a Service.
 const PACKET: [u8; 2] = [0x88, 0xb6];
@@ -94,7 +97,7 @@ impl Host {
 
     /// Takes a frame off the wire: what it answers, and what is worth knowing.
     pub(crate) fn receive(&mut self, now: Moment, frame: &Frame<'_>) -> (Option<Vec<u8>>, Option<Notice>) {
-        if !self.kernel.takes(frame.ethernet.destination, [herald_wire::ndp::ALL_ROUTERS]) {
+        if !self.kernel.takes(frame.ethernet.destination, [ALL_ROUTERS]) {
             return (None, None);
         }
         let heard = match &frame.payload {
@@ -234,10 +237,10 @@ mod tests {
 
     #[test]
     fn ndp_moves_a_linux_client_as_measured() {
-        let vip = "fd00::1:1".parse::<std::net::Ipv6Addr>().unwrap();
+        let vip = "fd00::1:1".parse::<Ipv6Addr>().unwrap();
         let new = NODES[1];
         let own = client().kernel;
-        let announce = Ndp::announcement(vip, new, herald_wire::ndp::ALL_NODES);
+        let announce = Ndp::announcement(vip, new);
         let Message::Advertisement { target, target_mac, router, solicited, .. } = announce.message else {
             panic!()
         };

@@ -23,8 +23,8 @@ use crate::kernel::Kernel;
 
 /// The cluster that all nodes belong to.
 pub(crate) const CLUSTER: ClusterId = ClusterId(0x6865_7261_6c64);
-/// `eth0`
-pub(crate) const IFINDEX: u32 = 2;
+/// Of `eth0`, at first.
+const IFINDEX: u32 = 2;
 /// Frames a socket holds before the kernel drops what comes: 208 KiB at about 800 octets of memory per small frame.
 const SOCKET_FRAMES: usize = 256;
 /// Frames a stopped machine's network card holds.
@@ -71,6 +71,10 @@ pub(crate) struct Node {
     pub inputs: VecDeque<Told>,
     /// The link changed since the core was told.
     pub link_news: bool,
+    /// Index of its interface while it has one.
+    ifindex: Option<u32>,
+    /// The index that it had last.
+    last_ifindex: u32,
     /// Asked to end (SIGTERM).
     pub terminate: bool,
     socket: VecDeque<Rc<[u8]>>,
@@ -108,6 +112,8 @@ impl Node {
             turn_due: None,
             inputs: VecDeque::new(),
             link_news: false,
+            ifindex: Some(IFINDEX),
+            last_ifindex: IFINDEX,
             terminate: false,
             socket: VecDeque::new(),
             ring: VecDeque::new(),
@@ -170,6 +176,18 @@ impl Node {
         self.alive = false;
     }
 
+    /// The interface is gone, or back.
+    pub(crate) fn set_interface(&mut self, present: bool, renumbered: bool) {
+        self.socket.clear();
+        self.ring.clear();
+        if present && renumbered {
+            self.last_ifindex += 1;
+            // A locally administered address of its own.
+            self.kernel.mac.1 = self.kernel.mac.1.wrapping_add(1);
+        }
+        self.ifindex = present.then_some(self.last_ifindex);
+    }
+
     /// Goes on after having been stopped: the frames that its card kept.
     pub(crate) fn thaw(&mut self, now: Moment) -> Vec<Rc<[u8]>> {
         if let Some(Frozen::Machine { since }) = self.frozen.take() {
@@ -222,7 +240,7 @@ impl Node {
     pub(crate) fn turn(&mut self, now: Moment, link: bool) -> Vec<Output> {
         self.turn_due = None;
         let clock = self.clock(now);
-        let interface = std::mem::take(&mut self.link_news).then(|| self.interface(link));
+        let interfaces = std::mem::take(&mut self.link_news).then(|| self.interfaces(link));
         let Some(core) = self.core.as_mut() else { return Vec::new() };
         let mut outputs = Vec::new();
         if core.begin_turn(clock) == Turn::Stalled {
@@ -231,11 +249,11 @@ impl Node {
         let mut drain = |core: &mut Core| outputs.extend(std::iter::from_fn(|| core.poll_output()));
         drain(core);
         for bytes in self.socket.drain(..) {
-            core.handle(clock, Input::Frame { ifindex: IFINDEX, bytes: &bytes });
+            core.handle(clock, Input::Frame { ifindex: self.last_ifindex, bytes: &bytes });
             drain(core);
         }
-        if let Some(interface) = interface {
-            core.handle(clock, Input::Interfaces(vec![interface]));
+        if let Some(interfaces) = interfaces {
+            core.handle(clock, Input::Interfaces(interfaces));
             drain(core);
         }
         for told in self.inputs.drain(..) {
@@ -289,10 +307,10 @@ impl Node {
         }
     }
 
-    fn interface(&self, link: bool) -> Interface {
+    fn interfaces(&self, link: bool) -> Vec<Interface> {
         let net = |ip: IpAddr, prefix| IpNet::new(ip, prefix).ok();
-        Interface {
-            ifindex: IFINDEX,
+        let interface = |ifindex| Interface {
+            ifindex,
             name: "eth0".into(),
             mac: self.kernel.mac,
             carrier: link,
@@ -309,7 +327,8 @@ impl Node {
             gateway_v4: Some(gateway().v4),
             gateway_v6: Some(gateway().v6),
             metric: 100,
-        }
+        };
+        self.ifindex.map(interface).into_iter().collect()
     }
 }
 

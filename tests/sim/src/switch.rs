@@ -3,7 +3,7 @@
 //! Owns: ports (link, forwarding, which half of a split network), the forwarding database with ageing, flooding of
 //! broadcast, multicast and unknown unicast, loss and latency per path, and paths that are cut in one direction.
 //! Must always hold: a frame never leaves by the port it came in by, and frames of one port leave it in order.
-//! Does not look into frames beyond the two Ethernet addresses.
+//! Looks into frames no further than the EtherType: some filter that of hellos (rule A48).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -40,6 +40,8 @@ pub(crate) struct Switch {
     /// Probability that a copy of a frame is lost, independent for each path.
     loss: f64,
     cut: BTreeSet<(Port, Port)>,
+    /// Hellos do not pass, everything else does.
+    filters_hellos: bool,
     bursts: Option<Bursts>,
     /// From the sender's loop to the receiver's network card.
     latency: (Duration, Duration),
@@ -55,6 +57,7 @@ impl Switch {
             ageing,
             loss: 0.0,
             cut: BTreeSet::new(),
+            filters_hellos: false,
             bursts: None,
             latency: (Duration::from_micros(15), Duration::from_micros(60)),
         }
@@ -69,6 +72,11 @@ impl Switch {
     pub(crate) fn set_bursts(&mut self, share: f64, length: Duration) {
         self.bursts =
             Some(Bursts { length, pause: length.mul_f64((1.0 - share) / share), paths: BTreeMap::new() });
+    }
+
+    /// Lets hellos pass no longer, or again.
+    pub(crate) fn set_filter(&mut self, filters_hellos: bool) {
+        self.filters_hellos = filters_hellos;
     }
 
     /// Plugs a cable in or out. The switch forgets what it learned at a port that goes down.
@@ -131,6 +139,9 @@ impl Switch {
     ) -> Vec<(Port, Moment)> {
         let Some((destination, source)) = addresses(frame) else { return Vec::new() };
         if !self.ports.get(from.0).is_some_and(|state| state.link && state.forwarding) {
+            return Vec::new();
+        }
+        if self.filters_hellos && frame.get(12..14) == Some(&herald_wire::hello::ETHERTYPE.0.to_be_bytes()) {
             return Vec::new();
         }
         if !is_group(source) {

@@ -54,15 +54,30 @@ impl World {
         }
     }
 
-    pub(crate) fn report_later(&mut self, node: usize, vip: IpAddr) {
-        let at = self.now + self.dice.ms(20, 300);
-        self.schedule(at, Event::Status { node, vip });
+    /// The status writer is lazy (rule B24). `claimed`: this tells of a claim.
+    pub(crate) fn report_later(&mut self, node: usize, vip: IpAddr, claimed: bool) {
+        let at = self.now + self.dice.ms(250, 600);
+        self.schedule(at, Event::Status { node, vip, claimed });
     }
 
-    /// The status writer: what is so now, lazily (rule B24).
-    pub(crate) fn write_status(&mut self, node: usize, vip: IpAddr) {
+    /// A holder whose entry somebody removed writes it again.
+    pub(crate) fn miss_entry(&mut self, node: usize, told: &Told) {
+        let Some(name) = self.nodes.get(node).map(|node| node.name.clone()) else { return };
+        for spec in told.specs() {
+            if self.check.holds(spec.vip, node) && !spec.holders_hint.contains(&name) {
+                self.report_later(node, spec.vip, false);
+            }
+        }
+    }
+
+    /// The status writer: what is so now.
+    pub(crate) fn write_status(&mut self, node: usize, vip: IpAddr, claimed: bool) {
         if self.api_links.is_up(node) && self.nodes.get(node).is_some_and(Node::speaks) {
-            self.api.report(vip, node, self.check.holds(vip, node));
+            let before = self.api.read(vip);
+            self.api.report(vip, node, self.check.holds(vip, node), claimed);
+            if self.api.read(vip) == before {
+                return;
+            }
             if self.api.read(vip).is_some() {
                 self.tell_all(vip);
             }

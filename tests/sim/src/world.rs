@@ -31,7 +31,7 @@ pub(crate) enum Event {
     Turn { node: usize },
     Packets { host: usize },
     Api { node: usize, session: u32, told: Box<Told> },
-    Status { node: usize, vip: IpAddr },
+    Status { node: usize, vip: IpAddr, claimed: bool },
     LinkNews { node: usize },
     Relist { node: usize },
     Start { node: usize },
@@ -213,11 +213,12 @@ impl World {
                         let newest = self.told.entry(spec.vip).or_default();
                         *newest = spec.revision.max(*newest);
                     }
-                    state.inputs.push_back(*told);
+                    state.inputs.push_back((*told).clone());
+                    self.miss_entry(node, &told);
                     self.wake(node);
                 }
             }
-            Event::Status { node, vip } => self.write_status(node, vip),
+            Event::Status { node, vip, claimed } => self.write_status(node, vip, claimed),
             Event::LinkNews { node } => {
                 if let Some(state) = self.nodes.get_mut(node) {
                     state.link_news = true;
@@ -312,11 +313,11 @@ impl World {
             News::Claimed { vip, .. } => {
                 self.check.claimed(self.now, vip, node);
                 self.record.fact(self.now, Fact::Claimed { node, vip });
-                self.report_later(node, vip);
+                self.report_later(node, vip, true);
             }
             News::Released { vip, .. } => {
                 self.check.released(self.now, vip, node);
-                self.report_later(node, vip);
+                self.report_later(node, vip, false);
             }
             News::PeerDown { peer, how: herald_l2::Gone::Dead { silence, .. }, .. } => {
                 self.record.fact(self.now, Fact::Dead { by: node, peer: peer.node, silence });

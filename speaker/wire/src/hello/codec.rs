@@ -3,8 +3,8 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::{
-    Bye, Claim, Drop, Entry, Hello, KeySet, Kind, LastEpoch, Message, Offer, Order, Reason, State, Suspect,
-    Sync, TLV_HEADER_LEN, Tell, Vouch, VouchKind,
+    Bye, Claim, Drop, Hello, KeySet, Kind, LastEpoch, Message, Offer, Order, Reason, State, Suspect, Sync,
+    TLV_HEADER_LEN, Tell, Vouch, VouchKind,
 };
 use crate::{Boot, Epoch, MacAddr, NodeId, Revision, Salt, TableVersion, Vip};
 
@@ -113,7 +113,7 @@ fn encode_hello(hello: &Hello, out: &mut Vec<u8>) {
     }
 }
 
-fn encode_list<E: WireEntry>(kind: u8, entries: &[E], out: &mut Vec<u8>) {
+fn encode_list<E: Entry>(kind: u8, entries: &[E], out: &mut Vec<u8>) {
     if !entries.is_empty() {
         encode_tlv(kind, entries.len() * E::LEN, out);
         for entry in entries {
@@ -233,7 +233,7 @@ fn decode_tell(reader: &mut Reader<'_>) -> Result<Tell, Malformed> {
     })
 }
 
-fn decode_list<E: WireEntry>(value: &[u8], into: &mut Vec<E>, name: &'static str) -> Result<(), Malformed> {
+fn decode_list<E: Entry>(value: &[u8], into: &mut Vec<E>, name: &'static str) -> Result<(), Malformed> {
     if !value.len().is_multiple_of(E::LEN) {
         return Err(Malformed::Invalid(name));
     }
@@ -242,15 +242,20 @@ fn decode_list<E: WireEntry>(value: &[u8], into: &mut Vec<E>, name: &'static str
     Ok(())
 }
 
-/// An [`Entry`]'s bytes.
-trait WireEntry: Entry {
+/// Something that comes in lists, each entry of one length.
+trait Entry: Copy {
+    /// Octets of one entry on the wire.
+    const LEN: usize;
+
     fn encode(&self, out: &mut Vec<u8>);
 
     /// `None` for an entry to skip: it holds a value that only a later version knows.
     fn decode(reader: &mut Reader<'_>) -> Option<Self>;
 }
 
-impl WireEntry for Suspect {
+impl Entry for Suspect {
+    const LEN: usize = 16;
+
     fn encode(&self, out: &mut Vec<u8>) {
         out.extend(self.node.0.to_be_bytes());
         out.extend(self.boot.0.to_be_bytes());
@@ -261,7 +266,9 @@ impl WireEntry for Suspect {
     }
 }
 
-impl WireEntry for Vouch {
+impl Entry for Vouch {
+    const LEN: usize = 19;
+
     fn encode(&self, out: &mut Vec<u8>) {
         out.extend(self.node.0.to_be_bytes());
         out.extend(self.boot.0.to_be_bytes());
@@ -286,7 +293,9 @@ impl WireEntry for Vouch {
     }
 }
 
-impl WireEntry for Salt {
+impl Entry for Salt {
+    const LEN: usize = 8;
+
     fn encode(&self, out: &mut Vec<u8>) {
         out.extend(self.0.to_be_bytes());
     }
@@ -296,7 +305,9 @@ impl WireEntry for Salt {
     }
 }
 
-impl WireEntry for Claim {
+impl Entry for Claim {
+    const LEN: usize = 32;
+
     fn encode(&self, out: &mut Vec<u8>) {
         out.extend(self.vip.octets());
         out.extend(self.revision.0.to_be_bytes());
@@ -308,7 +319,9 @@ impl WireEntry for Claim {
     }
 }
 
-impl WireEntry for Drop {
+impl Entry for Drop {
+    const LEN: usize = 24;
+
     fn encode(&self, out: &mut Vec<u8>) {
         out.extend(self.vip.octets());
         out.extend(NodeId::to_wire(self.winner).to_be_bytes());
@@ -319,7 +332,9 @@ impl WireEntry for Drop {
     }
 }
 
-impl WireEntry for LastEpoch {
+impl Entry for LastEpoch {
+    const LEN: usize = 32;
+
     fn encode(&self, out: &mut Vec<u8>) {
         out.extend(self.vip.octets());
         out.extend(self.max_epoch.0.to_be_bytes());

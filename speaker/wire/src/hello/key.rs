@@ -52,12 +52,6 @@ impl KeySet {
         self.0 & (1 << key.0) != 0
     }
 
-    /// The keys in both.
-    #[must_use]
-    pub const fn intersection(self, other: Self) -> Self {
-        Self(self.0 & other.0)
-    }
-
     /// The keys, lowest first.
     pub fn iter(self) -> impl DoubleEndedIterator<Item = KeyId> {
         (0..KeyId::COUNT).map(KeyId).filter(move |key| self.contains(*key))

@@ -266,33 +266,3 @@ pub struct Order {
     /// hash(vip, node), the last resort.
     pub hash: u64,
 }
-
-/// Something that comes in lists, each entry of one length.
-pub trait Entry: Copy {
-    /// Octets of one entry on the wire.
-    const LEN: usize;
-}
-
-impl Entry for Suspect {
-    const LEN: usize = 16;
-}
-
-impl Entry for Vouch {
-    const LEN: usize = 19;
-}
-
-impl Entry for Salt {
-    const LEN: usize = 8;
-}
-
-impl Entry for Claim {
-    const LEN: usize = 32;
-}
-
-impl Entry for Drop {
-    const LEN: usize = 24;
-}
-
-impl Entry for LastEpoch {
-    const LEN: usize = 32;
-}

@@ -70,11 +70,11 @@ use crate::{Boot, ClusterId, Counter, IfIndex, MacAddr, NodeId};
 pub use self::codec::Malformed;
 pub use self::key::{KeyId, KeySet, Keyring, Secret};
 pub use self::message::{
-    Bye, Claim, Drop, Entry, Hello, Kind, LastEpoch, Message, Offer, Order, Reason, State, Suspect, Sync,
-    Tell, Vouch, VouchKind,
+    Bye, Claim, Drop, Hello, Kind, LastEpoch, Message, Offer, Order, Reason, State, Suspect, Sync, Tell,
+    Vouch, VouchKind,
 };
 pub use self::open::{Refused, Sealed, Verified, Verifier};
-pub use self::seal::{SealError, body_capacity, entries_that_fit};
+pub use self::seal::SealError;
 
 /// Local experimental EtherType 1 of IEEE 802.
 pub const ETHERTYPE: EtherType = EtherType(0x88b5);
@@ -87,7 +87,7 @@ pub const HEADER_LEN: usize = 47;
 /// Octets of the tag behind the body.
 pub const TAG_LEN: usize = 16;
 /// Octets before a TLV's value.
-pub const TLV_HEADER_LEN: usize = 3;
+const TLV_HEADER_LEN: usize = 3;
 
 const MAGIC: [u8; 4] = *b"HRLD";
 
@@ -117,9 +117,7 @@ pub struct Flags(u16);
 impl Flags {
     /// No flag set.
     pub const NONE: Self = Self(0);
-    /// Reserved for the unicast mode of segments with many holders (rule A15).
-    pub const SPARSE: Self = Self(1);
-    /// The sender's node is cordoned: it claims only what no other could (rule A29).
+    /// The sender's node is cordoned: it claims only what no other could (rule A29). Bit 0 is reserved (rule A4).
     pub const CORDONED: Self = Self(2);
 
     /// These flags and those.

@@ -1,9 +1,7 @@
 //! From a message to the frame that is sent.
 
 use super::codec;
-use super::{
-    ETHERTYPE, Entry, HEADER_LEN, Header, Keyring, MAGIC, Message, TAG_LEN, TLV_HEADER_LEN, VERSION,
-};
+use super::{ETHERTYPE, HEADER_LEN, Header, Keyring, MAGIC, Message, TAG_LEN, VERSION};
 use crate::NodeId;
 use crate::ethernet::{self, Ethernet};
 
@@ -24,22 +22,9 @@ pub enum SealError {
 }
 
 /// Octets of body that fit into one frame on an interface with this MTU.
-pub fn body_capacity(mtu: u32) -> usize {
+fn body_capacity(mtu: u32) -> usize {
     let mtu = usize::try_from(mtu).unwrap_or(usize::MAX);
     mtu.saturating_sub(HEADER_LEN + TAG_LEN).min(usize::from(u16::MAX))
-}
-
-/// How many more entries of a list fit into a frame on an interface with this MTU, beside what `message` holds,
-/// when they all go into one list that is still empty in it.
-pub fn entries_that_fit<E: Entry>(mtu: u32, message: &Message) -> usize {
-    body_capacity(mtu).saturating_sub(message.body_len() + TLV_HEADER_LEN) / E::LEN
-}
-
-impl Message {
-    /// Octets of the body that this message makes.
-    pub fn body_len(&self) -> usize {
-        codec::body_len(self)
-    }
 }
 
 impl Keyring {
@@ -51,7 +36,7 @@ impl Keyring {
         message: &Message,
         mtu: u32,
     ) -> Result<Vec<u8>, SealError> {
-        let len = message.body_len();
+        let len = codec::body_len(message);
         let capacity = body_capacity(mtu);
         let too_long = SealError::TooLong { len, capacity };
         let wire_len = u16::try_from(len).ok().filter(|_| len <= capacity).ok_or(too_long)?;
