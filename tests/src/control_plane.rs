@@ -33,7 +33,7 @@ const AUDIT_LOG: &str = "audit.log";
 const AUDIT_POLICY: &str = "\
 apiVersion: audit.k8s.io/v1
 kind: Policy
-omitStages: [RequestReceived, ResponseStarted]
+omitStages: [RequestReceived]
 rules:
 - {level: None, userGroups: ['system:serviceaccounts:kube-system']}
 - {level: Metadata, userGroups: ['system:serviceaccounts']}

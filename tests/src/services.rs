@@ -21,7 +21,7 @@ use serde_json::json;
 use crate::{backend::BACKEND_PORT, lab::Lab, site::Site};
 
 /// How long anything in the API may take before a test calls it missing. Generous: two cores, many labs.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(40);
 
 impl Lab {
     /// Gives a Service the backends behind `nodes`, and takes away those it had.

@@ -131,6 +131,11 @@ impl Site {
         &self.kubernetes
     }
 
+    /// Tells the person who reads a test's output a figure. Tests assert no times: machines differ.
+    pub fn measured(&self, what: &str) {
+        self.progress.say(&format!("measured: {what}"));
+    }
+
     pub(crate) fn progress(&self) -> &Progress {
         &self.progress
     }

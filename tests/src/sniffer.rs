@@ -119,6 +119,21 @@ impl Sniffer {
         self.shared.lock().clone()
     }
 
+    /// Every announcement of `address` that another host than `holder`, and then than the last that announced it, made
+    /// since `since`: the address's moves.
+    pub fn moves(&self, address: IpAddr, holder: &str, since: Instant) -> Vec<Seen> {
+        let mut at = holder.to_owned();
+        let mut moves = self.seen();
+        moves.retain(|frame| {
+            let moved = frame.at >= since && frame.announces(address) && frame.from != at;
+            if moved {
+                at.clone_from(&frame.from);
+            }
+            moved
+        });
+        moves
+    }
+
     /// Waits for a frame that `wanted` accepts, seen at or after `since`.
     pub fn wait_for(
         &self,

@@ -2,10 +2,9 @@
 
 use anyhow::Result;
 
-use super::Cluster;
-use crate::programs;
+use crate::{programs, site::Site};
 
-impl Cluster {
+impl Site {
     /// Runs helm and gives what it printed.
     pub fn helm(&self, args: &[&str]) -> Result<String> {
         let helm = programs::helm(self.progress())?.display().to_string();

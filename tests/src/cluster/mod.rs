@@ -7,8 +7,10 @@
 mod cgroups;
 mod files;
 mod helm;
+pub mod herald;
 mod image;
 mod node;
+pub mod shared;
 mod sysctls;
 
 use std::{
@@ -186,6 +188,22 @@ impl Cluster {
             .iter()
             .find(|node| node.name() == name)
             .with_context(|| format!("the cluster has no node {name}"))
+    }
+
+    /// Makes everything whole that a test may have broken: cables, API server, nodes, cordons.
+    pub fn repair(&self) -> Result<()> {
+        self.lan().heal()?;
+        self.control_plane().resume_api()?;
+        for node in &self.nodes {
+            node.resume()?;
+            if node.is_on() {
+                self.lan().mend(node.name())?;
+            } else {
+                self.power_on(node.name())?;
+            }
+            self.kubectl(&["uncordon", node.name()])?;
+        }
+        self.await_ready()
     }
 
     /// Cuts the power of node `name`.

@@ -109,6 +109,11 @@ impl ClusterNode {
         }
     }
 
+    /// Whether it has power.
+    pub fn is_on(&self) -> bool {
+        self.running().is_some()
+    }
+
     /// Waits until containerd answers on its socket.
     pub(crate) fn await_containerd(&self) -> Result<()> {
         let begun = Instant::now();
