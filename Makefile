@@ -111,6 +111,33 @@ binaries:
 	$(call say,Building herald-controller and herald-speaker)
 	$(CARGO) build --release --package herald-controller --package herald-speaker
 
+# One C compiler for the static binaries of both architectures; hack/zig.txt says which and why.
+ZIG_VERSION := $(shell sed -n 's/^ziglang==\([0-9.]*\).*/\1/p' hack/zig.txt)
+export ZIG ?= $(TOOLS)/ziglang-$(ZIG_VERSION)/ziglang/zig
+
+.PHONY: image
+image: $(ZIG) ## Build the images into dist/images: both architectures, or ARCH=amd64; PROFILE=dev for a quick try
+	$(call say,Images)
+	@! command -v rustup >/dev/null || rustup target add x86_64-unknown-linux-musl aarch64-unknown-linux-musl 2>/dev/null
+	$(CARGO) xtask image $(addprefix --arch ,$(ARCH)) $(addprefix --profile ,$(PROFILE))
+
+.PHONY: image-smoke
+image-smoke: ## Take the images apart and run what is in them, arm64 under qemu-user-static
+	$(call say,The programs in the images start)
+	hack/image-smoke.sh $(ARCH)
+
+.PHONY: image-reproducible
+image-reproducible: $(ZIG) ## Build the images of this commit twice and compare them byte by byte (ARCH=amd64)
+	$(call say,Two builds of the images are the same)
+	hack/image-reproducible.sh $(or $(ARCH),amd64)
+
+$(TOOLS)/ziglang-$(ZIG_VERSION)/ziglang/zig: hack/zig.txt
+	$(call say,Getting zig $(ZIG_VERSION) once per machine (98 MB))
+	rm -rf $(TOOLS)/ziglang-$(ZIG_VERSION)
+	python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps --require-hashes \
+		--target $(TOOLS)/ziglang-$(ZIG_VERSION) --requirement hack/zig.txt
+	@touch $@
+
 .PHONY: deps bench-deps
 deps:
 	@hack/deps.sh
