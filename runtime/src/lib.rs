@@ -8,6 +8,7 @@
 pub mod admin;
 pub mod client;
 pub mod lease;
+pub mod metrics;
 pub mod readiness;
 pub mod shutdown;
 pub mod telemetry;

@@ -185,6 +185,20 @@ impl Trouble {
         }
     }
 
+    /// Its name in metrics.
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Away => "away",
+            Self::Busy => "busy",
+            Self::Forbidden => "forbidden",
+            Self::Unauthorized => "unauthorized",
+            Self::NoSuchKind => "no_such_kind",
+            Self::Expired => "expired",
+            Self::Undecodable => "undecodable",
+            Self::Refused(_) => "refused",
+        }
+    }
+
     /// What to do about it.
     fn advice(&self, name: &str) -> String {
         match self {
@@ -235,6 +249,7 @@ impl Health {
     fn new(name: &'static str, readiness: Readiness) -> Self {
         let reason = format!("watch {name}");
         readiness.missing(&reason, "no complete list yet");
+        readiness.watch_starts(name);
         Self { name, readiness, reason, last: None, listed: false, failures: 0, starting_until: None }
     }
 
@@ -245,12 +260,14 @@ impl Health {
             tracing::info!(watch = self.name, "the watch works again");
         }
         self.listed = true;
+        self.readiness.watch_works(self.name);
         self.readiness.ready(&self.reason);
     }
 
     /// Notes a failure and says how long to pause before the next attempt.
     fn fails(&mut self, trouble: &Trouble, error: &watcher::Error) -> Duration {
         let trouble = &self.judge(trouble);
+        self.readiness.watch_fails(self.name, trouble.label());
         if self.last.as_ref() != Some(trouble) {
             let advice = trouble.advice(self.name);
             if *trouble == Trouble::Expired {

@@ -3,7 +3,6 @@
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Body, Bytes};
-use prometheus_client::encoding::text::encode;
 
 use super::Served;
 use crate::{Readiness, telemetry::LogLevel};
@@ -61,9 +60,8 @@ impl Served {
     }
 
     fn metrics(&self) -> Answer {
-        let mut body = String::new();
-        match encode(&mut body, &self.registry) {
-            Ok(()) => respond(StatusCode::OK, OPENMETRICS, body),
+        match crate::metrics::exposition(&self.registry) {
+            Ok(body) => respond(StatusCode::OK, OPENMETRICS, body),
             Err(error) => {
                 text(StatusCode::INTERNAL_SERVER_ERROR, format!("metrics can't be written: {error}\n"))
             }

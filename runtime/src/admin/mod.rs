@@ -77,18 +77,27 @@ impl fmt::Debug for Admin {
 }
 
 impl Admin {
-    /// Binds every one of `addrs`. `registry` is what `/metrics` shows.
-    pub async fn bind(
-        addrs: &[SocketAddr],
-        readiness: Readiness,
-        registry: Registry,
-    ) -> Result<Self, AdminError> {
+    /// Binds every one of `addrs`.
+    pub async fn bind(addrs: &[SocketAddr], readiness: Readiness) -> Result<Self, AdminError> {
         let mut listeners = Vec::with_capacity(addrs.len());
         for &addr in addrs {
             listeners.push(TcpListener::bind(addr).await.map_err(|source| AdminError { addr, source })?);
         }
-        let served = Served { readiness, registry, live: Vec::new(), state: None, log_level: None };
+        let served = Served {
+            readiness,
+            registry: Registry::default(),
+            live: Vec::new(),
+            state: None,
+            log_level: None,
+        };
         Ok(Self { listeners, served })
+    }
+
+    /// What `/metrics` shows.
+    #[must_use]
+    pub fn metrics(mut self, registry: Registry) -> Self {
+        self.served.registry = registry;
+        self
     }
 
     /// Adds a check to `/livez`.

@@ -10,8 +10,8 @@ use super::*;
 
 const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-async fn bind(readiness: &Readiness, registry: Registry) -> Admin {
-    Admin::bind(&[ANY], readiness.clone(), registry).await.unwrap()
+async fn bind(readiness: &Readiness) -> Admin {
+    Admin::bind(&[ANY], readiness.clone()).await.unwrap()
 }
 
 async fn get(addr: SocketAddr, path: &str) -> String {
@@ -27,7 +27,7 @@ async fn get(addr: SocketAddr, path: &str) -> String {
 async fn readyz_names_what_is_missing_and_turns_200_when_nothing_is() {
     let readiness = Readiness::new();
     readiness.missing("watch loadbalancerips", "the CRD is not installed");
-    let admin = Admin::bind(&[ANY, ANY], readiness.clone(), Registry::default()).await.unwrap();
+    let admin = Admin::bind(&[ANY, ANY], readiness.clone()).await.unwrap();
     let addrs = admin.local_addrs().unwrap();
     let stop = CancellationToken::new();
     let serving = tokio::spawn(admin.serve(stop.clone()));
@@ -49,7 +49,7 @@ async fn readyz_names_what_is_missing_and_turns_200_when_nothing_is() {
 
 #[tokio::test]
 async fn livez_fails_with_the_failed_checks_reason() {
-    let admin = bind(&Readiness::new(), Registry::default())
+    let admin = bind(&Readiness::new())
         .await
         .live_check(Box::new(|| Ok(())))
         .live_check(Box::new(|| Err("the L2 loop stands still".to_owned())));
@@ -65,7 +65,7 @@ async fn metrics_are_openmetrics_text() {
     let counter: Counter = Counter::default();
     registry.register("things", "Things seen", counter.clone());
     counter.inc();
-    let admin = bind(&Readiness::new(), registry).await;
+    let admin = bind(&Readiness::new()).await.metrics(registry);
     let addr = admin.local_addrs().unwrap()[0];
     tokio::spawn(admin.serve(CancellationToken::new()));
     let answer = get(addr, "/metrics").await;
@@ -78,15 +78,15 @@ async fn metrics_are_openmetrics_text() {
 
 #[tokio::test]
 async fn a_taken_port_is_an_error_that_names_the_address_and_the_flag() {
-    let first = bind(&Readiness::new(), Registry::default()).await;
+    let first = bind(&Readiness::new()).await;
     let addr = first.local_addrs().unwrap()[0];
-    let error = Admin::bind(&[addr], Readiness::new(), Registry::default()).await.unwrap_err().to_string();
+    let error = Admin::bind(&[addr], Readiness::new()).await.unwrap_err().to_string();
     assert!(error.contains(&addr.to_string()) && error.contains("--admin-addr"), "{error}");
 }
 
 #[tokio::test]
 async fn connections_that_say_nothing_do_not_keep_a_probe_out() {
-    let admin = bind(&Readiness::new(), Registry::default()).await;
+    let admin = bind(&Readiness::new()).await;
     let addr = admin.local_addrs().unwrap()[0];
     tokio::spawn(admin.serve(CancellationToken::new()));
     let mut silent = Vec::new();
@@ -114,7 +114,7 @@ async fn ask(
 
 #[tokio::test]
 async fn debug_paths_are_for_loopback_peers_only() {
-    let admin = bind(&Readiness::new(), Registry::default()).await.log_level(LogLevel::unconnected());
+    let admin = bind(&Readiness::new()).await.log_level(LogLevel::unconnected());
     for (method, path) in [
         ("GET", "/debug/state"),
         ("GET", "/debug/log-level"),
@@ -133,7 +133,7 @@ async fn debug_paths_are_for_loopback_peers_only() {
 async fn the_state_is_one_json_object_with_version_what_is_missing_and_what_the_core_holds() {
     let readiness = Readiness::new();
     readiness.missing("sockets", "eth0: no such device");
-    let admin = bind(&readiness, Registry::default()).await;
+    let admin = bind(&readiness).await;
     let (_, text) = ask(&admin, "GET", "/debug/state", "", true).await;
     let state: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(state["state"], serde_json::Value::Null, "nothing can be said yet");
@@ -147,7 +147,7 @@ async fn the_state_is_one_json_object_with_version_what_is_missing_and_what_the_
 
 #[tokio::test]
 async fn the_log_level_can_be_changed_and_nonsense_changes_nothing() {
-    let admin = bind(&Readiness::new(), Registry::default()).await.log_level(LogLevel::unconnected());
+    let admin = bind(&Readiness::new()).await.log_level(LogLevel::unconnected());
     let (status, why) = ask(&admin, "PUT", "/debug/log-level", "loudest", true).await;
     assert!(status == StatusCode::BAD_REQUEST && why.contains("loudest"), "{why}");
     assert_eq!(ask(&admin, "GET", "/debug/log-level", "", true).await.1, "info\n");
