@@ -20,5 +20,6 @@ pub mod node;
 pub mod observer;
 pub mod ports;
 pub mod start;
+pub mod state;
 pub mod status;
 pub mod writer;

@@ -51,8 +51,14 @@ pub enum Report {
     Holdings(Vec<(Holding, Duration)>),
     /// A socket was opened on this interface.
     Listening(Arc<str>),
-    /// The interfaces in use that have no socket, with the reason; empty when all is well again.
-    Closed(Vec<(Arc<str>, String)>),
+    /// How many interfaces have sockets, and which of those to be used have none, with the reason; whenever either
+    /// changes.
+    Sockets {
+        /// Interfaces with sockets.
+        open: usize,
+        /// Interfaces without.
+        failed: Vec<(Arc<str>, String)>,
+    },
     /// Something failed that is mended by itself.
     Trouble {
         /// Where.

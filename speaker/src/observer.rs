@@ -7,7 +7,7 @@
 use std::{net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt as _};
-use herald_l2::{Cause, Event, NodeId, NodeState, PeerId};
+use herald_l2::{Cause, Event, NodeId, NodeState, PeerId, ReleaseReason};
 use herald_runtime::{
     Readiness,
     shutdown::CancellationToken,
@@ -32,6 +32,10 @@ const PAGE: u32 = 250;
 const CONFIRM_LIST_AFTER: Duration = Duration::from_secs(10);
 /// The reason in readiness while the L2 thread can't use an interface.
 const SOCKETS: &str = "sockets";
+const NO_INTERFACE: &str = "no interface of this node is used: none has an address and a link, or --interfaces excludes all that have";
+
+/// Why the process ends after its Node object was created anew (rule A1).
+const OUTLIVED: &str = "the Node object was created anew, so that this node has another id: the speaker has to be started again, which its DaemonSet does";
 
 type Changes<T> = Pin<Box<dyn Stream<Item = Change<T>> + Send>>;
 
@@ -66,6 +70,8 @@ pub struct Observer<W> {
     nodes: NodeChanges,
     node_id: NodeId,
     node_state: NodeState,
+    /// The Node object was created anew: this process speaks with an id that is no longer the node's.
+    outlived: bool,
     settled_at: Instant,
     settled: bool,
     /// Interfaces without a socket.
@@ -107,6 +113,7 @@ impl<W: Wake> Observer<W> {
     /// Starts to watch; `nodes` is the watch that the node's id came from.
     pub fn new(parts: Parts<W>, nodes: NodeChanges) -> Self {
         let lbips = watch_lbips(parts.client.clone(), &parts.name, &parts.readiness);
+        parts.readiness.missing(SOCKETS, NO_INTERFACE);
         Self {
             specs: Specs::new(&parts.name),
             client: parts.client,
@@ -120,6 +127,7 @@ impl<W: Wake> Observer<W> {
             nodes,
             node_id: parts.node_id,
             node_state: parts.node_state,
+            outlived: false,
             settled_at: Instant::now() + EARLIER_LIFE,
             settled: false,
             closed: Vec::new(),
@@ -133,8 +141,13 @@ impl<W: Wake> Observer<W> {
         let mut stopping = false;
         loop {
             let confirm_at = self.confirm_at;
+            if self.outlived && !stopping {
+                stopping = true;
+                self.controls.send(Command::Shutdown).await;
+            }
             tokio::select! {
                 report = self.reports.next() => match report {
+                    Some(Report::Ended(Ok(()))) if self.outlived => return Err(OUTLIVED.to_owned()),
                     Some(Report::Ended(result)) => return result,
                     Some(report) => self.report(report).await,
                     None => return Err("the L2 thread is gone without a word: this is a bug, please report it".to_owned()),
@@ -189,11 +202,12 @@ impl<W: Wake> Observer<W> {
             }
             Change::Deleted(_) => return self.node_is_gone(),
         };
-        if id.is_some_and(|id| id != self.node_id) {
+        if id.is_some_and(|id| id != self.node_id) && !self.outlived {
             tracing::warn!(
                 node = self.name,
-                "the Node object was created anew: this speaker keeps its old id until it is restarted"
+                "the Node object was created anew: handing over, to begin anew with its id"
             );
+            self.outlived = true;
         }
         if state != self.node_state {
             tracing::info!(
@@ -228,21 +242,26 @@ impl<W: Wake> Observer<W> {
                 });
             }
             Report::Listening(interface) => tracing::info!(%interface, "listening on interface"),
-            Report::Closed(failed) if failed.is_empty() => {
-                self.closed.clear();
-                self.readiness.ready(SOCKETS);
-            }
-            Report::Closed(failed) => {
-                self.closed = failed.iter().map(|(name, _)| Arc::clone(name)).collect();
-                let lines: Vec<String> = failed.iter().map(|(name, why)| format!("{name}: {why}")).collect();
-                let lines = lines.join("; ");
-                tracing::error!("can't use every interface: {lines}");
-                self.readiness.missing(SOCKETS, lines);
-            }
+            Report::Sockets { open, failed } => self.sockets(open, &failed),
             Report::Trouble { interface, what, error } => tracing::warn!(%interface, error, "{what}"),
             Report::Ended(_) => {}
         }
         self.show_waiting();
+    }
+
+    /// Ready is who can hear and answer on every interface that it is to use, and on one at least.
+    fn sockets(&mut self, open: usize, failed: &[(Arc<str>, String)]) {
+        self.closed = failed.iter().map(|(name, _)| Arc::clone(name)).collect();
+        if failed.is_empty() && open > 0 {
+            return self.readiness.ready(SOCKETS);
+        }
+        if failed.is_empty() {
+            return self.readiness.missing(SOCKETS, NO_INTERFACE);
+        }
+        let lines: Vec<String> = failed.iter().map(|(name, why)| format!("{name}: {why}")).collect();
+        let lines = lines.join("; ");
+        tracing::error!("can't use every interface: {lines}");
+        self.readiness.missing(SOCKETS, lines);
     }
 
     fn show_waiting(&self) {
@@ -255,7 +274,7 @@ impl<W: Wake> Observer<W> {
             Event::Claimed { vip, mac, epoch, cause, .. } => {
                 tracing::info!(%vip, %interface, %mac, %epoch, cause = describe(&cause), "holding address");
                 self.metrics.claimed(&cause);
-                let entry = Entry { interface: interface.to_string(), mac, since: Timestamp::now() };
+                let entry = Entry { interface: Arc::clone(interface), mac, since: Timestamp::now() };
                 let came = match cause {
                     Cause::Takeover { from, .. } | Cause::Override { from } => Came::From(called(&from)),
                     Cause::NeverHeld | Cause::Freed | Cause::Alone => Came::First,
@@ -264,13 +283,16 @@ impl<W: Wake> Observer<W> {
             }
             Event::Released { vip, reason, .. } => {
                 tracing::info!(%vip, %interface, ?reason, "address given up");
-                self.board.update(|plan| plan.released(vip));
+                self.board.update(|plan| match reason {
+                    ReleaseReason::Shutdown => plan.left(vip),
+                    _ => plan.released(vip),
+                });
             }
             Event::Conflict { vip, mac, held, .. } => {
                 tracing::warn!(%vip, %interface, %mac, held, "a foreign host answers for this address");
                 self.metrics.conflict();
                 let foreign =
-                    Foreign { mac, interface: interface.to_string(), held, since: Timestamp::now() };
+                    Foreign { mac, interface: Arc::clone(interface), held, since: Timestamp::now() };
                 self.board.update(|plan| plan.conflict(vip, foreign));
             }
             Event::ConflictOver { vip, .. } => {
@@ -366,7 +388,7 @@ fn called(peer: &PeerId) -> String {
 fn describe(cause: &Cause) -> String {
     match cause {
         Cause::NeverHeld => "never held".to_owned(),
-        Cause::Takeover { from, how } => format!("taken over from {} ({how:?})", called(from)),
+        Cause::Takeover { from, how, .. } => format!("taken over from {} ({how:?})", called(from)),
         Cause::Freed => "free".to_owned(),
         Cause::Override { from } => format!("the spec no longer allows {}", called(from)),
         Cause::Alone => "nobody answered for it".to_owned(),

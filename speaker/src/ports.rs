@@ -123,6 +123,7 @@ impl Ports {
         let wanted = core.interfaces();
         let now = boottime_nanos();
         let due = self.reopen_at.is_none_or(|at| at <= now);
+        let open = self.in_use.len();
         self.in_use.retain(|ifindex, _| wanted.contains(ifindex));
         let missing: Vec<u32> =
             wanted.iter().copied().filter(|ifindex| !self.in_use.contains_key(ifindex)).collect();
@@ -139,9 +140,9 @@ impl Ports {
             (false, true) => Some(now.saturating_add(REOPEN)),
             (false, false) => self.reopen_at,
         };
-        if changed > 0 {
+        if changed > 0 || open != self.in_use.len() {
             let failed = self.closed.iter().map(|(ifindex, why)| (self.name(*ifindex), why.clone()));
-            link.report(Report::Closed(failed.collect()));
+            link.report(Report::Sockets { open: self.in_use.len(), failed: failed.collect() });
         }
         if !self.unfit.is_empty() && self.fit_at <= now {
             self.fit(core, link);

@@ -31,7 +31,7 @@ use herald_runtime::{
     watch::Change,
 };
 use prometheus_client::registry::Registry;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     flags::Flags,
@@ -40,6 +40,7 @@ use crate::{
     link::link,
     metrics::{CoreCollector, Transitions},
     observer::{NodeChanges, Observer, Parts, watch_node},
+    state,
     writer::{Board, Writer},
 };
 
@@ -49,6 +50,8 @@ const PREDECESSOR: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// An L2 loop that did not turn for this long won't again: /livez fails.
 const DEAD_LOOP: Duration = Duration::from_secs(15);
+/// The end waits this long for the API server to hear what this node no longer holds.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Reasons in readiness.
 const KEYS: &str = "key files";
 const NODE: &str = "node";
@@ -76,12 +79,18 @@ async fn speaker(flags: Flags, log_level: LogLevel) -> anyhow::Result<()> {
     readiness.missing(NODE, "its Node object was not read yet");
     let poller = Poller::new().context("can't make a poller")?;
     let (controls, reports, link) = link(poller.waker());
-    let mut registry = Registry::with_prefix("herald");
+    let mut registry = Registry::default();
     let metrics = Transitions::new(&mut registry);
     registry.register_collector(Box::new(CoreCollector::new(controls.clone(), &flags.node_name)));
     let heartbeat = Arc::new(AtomicU64::new(u64::MAX));
-    let admin = Admin::bind(&flags.admin_addr, readiness.clone(), registry).await?.log_level(log_level);
-    tokio::spawn(admin.live_check(turning(Arc::clone(&heartbeat))).serve(CancellationToken::new()));
+    herald_runtime::metrics::register(&mut registry, readiness.clone());
+    let admin = Admin::bind(&flags.admin_addr, readiness.clone())
+        .await?
+        .metrics(registry)
+        .log_level(log_level)
+        .state(state::source(controls.clone()))
+        .live_check(turning(Arc::clone(&heartbeat)));
+    tokio::spawn(admin.serve(CancellationToken::new()));
 
     let Some(keys) = or_stop(&stop, wait_for_keys(&flags.key_dir, &readiness)).await else { return Ok(()) };
     let client = client::connect(flags.kubeconfig.as_deref(), "speaker").await?;
@@ -113,10 +122,19 @@ async fn speaker(flags: Flags, log_level: LogLevel) -> anyhow::Result<()> {
     l2_thread::spawn(parts).context("can't start the L2 thread")?;
 
     let board = Board::default();
-    tokio::spawn(Writer::new(client.clone(), &flags.node_name, board.clone(), readiness.clone()).run());
+    let writer = Writer::new(client.clone(), &flags.node_name, board.clone(), readiness.clone());
+    let writer = tokio::spawn(writer.run());
     let name = flags.node_name;
+    let last_words = board.clone();
     let parts = Parts { client, name, node_id, node_state, readiness, controls, reports, board, metrics };
-    Observer::new(parts, nodes).run(stop).await.map_err(anyhow::Error::msg)?;
+    let result = Observer::new(parts, nodes).run(stop).await.map_err(anyhow::Error::msg);
+    last_words.close();
+    if timeout(LAST_WORDS, writer).await.is_err() {
+        tracing::info!(
+            "not all is taken back from the status of addresses that nobody took over: whoever holds them next does it"
+        );
+    }
+    result?;
     tracing::info!("speaker ends: its addresses are handed over");
     Ok(())
 }

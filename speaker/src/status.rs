@@ -13,13 +13,16 @@
 //! afterwards only what is still true is written.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
+    sync::Arc,
     time::Duration,
 };
 
 use herald_l2::MacAddr;
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+
+use tokio::time::Instant;
 
 use crate::lbip::SeenEntry;
 
@@ -31,11 +34,15 @@ pub const BURST: u32 = 25;
 /// cluster that restarts as a whole finds its holders again (rule A31).
 pub const EARLIER_LIFE: Duration = Duration::from_secs(10);
 
+/// A transition is written this long after it at the earliest, and up to twice as long. For people it is soon enough;
+/// meanwhile the controller writes what they wait for, and what does not last is not written at all.
+pub const LAZY: Duration = Duration::from_millis(250);
+
 /// This node's entry for an address that it holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The interface's name.
-    pub interface: String,
+    pub interface: Arc<str>,
     /// The MAC address that clients get.
     pub mac: MacAddr,
     /// Since when, for people.
@@ -44,14 +51,14 @@ pub struct Entry {
 
 impl Entry {
     fn matches(&self, seen: &SeenEntry) -> bool {
-        self.interface == seen.interface && self.mac.to_string() == seen.mac
+        *self.interface == *seen.interface && self.mac.to_string() == seen.mac
     }
 
     /// The entry as it stands in the object.
     pub fn to_holder(&self, node: &str) -> herald_crds::Holder {
         herald_crds::Holder {
             node: node.to_owned(),
-            interface: self.interface.clone(),
+            interface: self.interface.to_string(),
             mac: self.mac.to_string(),
             since: Time(self.since),
         }
@@ -64,7 +71,7 @@ pub struct Foreign {
     /// Who answers.
     pub mac: MacAddr,
     /// Where it was seen.
-    pub interface: String,
+    pub interface: Arc<str>,
     /// Whether this node holds the address and defends it.
     pub held: bool,
     /// Since when, for people.
@@ -108,10 +115,17 @@ pub struct Plan {
     desired: HashMap<IpAddr, Desired>,
     claims: HashMap<IpAddr, Came>,
     conflict_news: HashSet<IpAddr>,
-    /// Order of the transitions; a later one of the same address replaces the earlier.
+    /// Order of the transitions that may be written now; a later one of the same address replaces the earlier.
     queue: BTreeMap<u64, IpAddr>,
-    queued: HashMap<IpAddr, u64>,
+    /// Those that have to wait until then.
+    later: BTreeSet<(Instant, u64, IpAddr)>,
+    queued: HashMap<IpAddr, (Option<Instant>, u64)>,
     sequence: u64,
+    /// From when transitions may be written that come now; `None`: at once.
+    pub not_before: Option<Instant>,
+    /// Held to the end of this process, which nobody else has taken over.
+    left: BTreeSet<IpAddr>,
+    closed: bool,
     /// Entries of this node's earlier life, seen and left alone so far.
     earlier: HashSet<IpAddr>,
 }
@@ -131,6 +145,29 @@ impl Plan {
         self.enqueue(vip);
     }
 
+    /// This node held `vip` until it ended, and nobody has taken it over.
+    pub fn left(&mut self, vip: IpAddr) {
+        self.left.insert(vip);
+        self.released(vip);
+    }
+
+    /// The process ends: what nobody else will take back is written now, and nothing more.
+    pub fn close(&mut self) {
+        self.closed = true;
+        self.queue.clear();
+        self.later.clear();
+        self.queued.clear();
+        self.not_before = None;
+        for vip in std::mem::take(&mut self.left) {
+            self.enqueue(vip);
+        }
+    }
+
+    /// Whether [`Self::close`] was called and all is written.
+    pub fn is_over(&self) -> bool {
+        self.closed && self.queued.is_empty()
+    }
+
     /// Somebody outside the cluster answers for `vip`.
     pub fn conflict(&mut self, vip: IpAddr, foreign: Foreign) {
         let desired = self.desired.entry(vip).or_default();
@@ -139,7 +176,7 @@ impl Plan {
         if news {
             desired.foreign = Some(foreign);
             self.conflict_news.insert(vip);
-            self.enqueue(vip);
+            self.enqueue_at(vip, None);
         }
     }
 
@@ -220,8 +257,21 @@ impl Plan {
         }
     }
 
-    /// The newest write, taken off the queue.
-    pub fn newest(&mut self) -> Option<Write> {
+    /// When the next of those that wait may be written.
+    pub fn next_at(&self) -> Option<Instant> {
+        self.later.first().map(|(at, _, _)| *at)
+    }
+
+    /// The newest write that is due, taken off the queue.
+    pub fn newest(&mut self, now: Instant) -> Option<Write> {
+        while let Some((at, sequence, vip)) = self.later.pop_first() {
+            if at > now {
+                self.later.insert((at, sequence, vip));
+                break;
+            }
+            self.queue.insert(sequence, vip);
+            self.queued.insert(vip, (None, sequence));
+        }
         let (_, vip) = self.queue.pop_last()?;
         self.queued.remove(&vip);
         let desired = self.desired.get(&vip).cloned().unwrap_or_default();
@@ -250,26 +300,48 @@ impl Plan {
         if write.news_of_conflict {
             self.conflict_news.insert(write.vip);
         }
-        if !self.queued.contains_key(&write.vip) {
-            self.enqueue(write.vip);
+        if !self.queued.contains_key(&write.vip) && !self.closed {
+            self.enqueue_at(write.vip, None);
         }
     }
 
     /// How many writes wait.
     pub fn waiting(&self) -> usize {
-        self.queue.len()
+        self.queued.len()
     }
 
     fn enqueue(&mut self, vip: IpAddr) {
+        // One that waits already waits no longer for having changed again.
+        let at = match self.queued.get(&vip) {
+            Some((known, _)) => (*known).min(self.not_before),
+            None => self.not_before,
+        };
+        self.enqueue_at(vip, at);
+    }
+
+    fn enqueue_at(&mut self, vip: IpAddr, at: Option<Instant>) {
         self.unqueue(vip);
         self.sequence += 1;
-        self.queue.insert(self.sequence, vip);
-        self.queued.insert(vip, self.sequence);
+        self.queued.insert(vip, (at, self.sequence));
+        match at {
+            Some(at) => {
+                self.later.insert((at, self.sequence, vip));
+            }
+            None => {
+                self.queue.insert(self.sequence, vip);
+            }
+        }
     }
 
     fn unqueue(&mut self, vip: IpAddr) {
-        if let Some(sequence) = self.queued.remove(&vip) {
-            self.queue.remove(&sequence);
+        match self.queued.remove(&vip) {
+            Some((Some(at), sequence)) => {
+                self.later.remove(&(at, sequence, vip));
+            }
+            Some((None, sequence)) => {
+                self.queue.remove(&sequence);
+            }
+            None => {}
         }
     }
 }
@@ -284,14 +356,14 @@ mod tests {
 
     fn entry(mac: u8) -> Entry {
         Entry {
-            interface: "eth0".to_owned(),
+            interface: "eth0".into(),
             mac: MacAddr::new(2, 0, 0, 0, 0, mac),
             since: Timestamp::UNIX_EPOCH,
         }
     }
 
     fn order(plan: &mut Plan) -> Vec<IpAddr> {
-        std::iter::from_fn(|| plan.newest()).map(|write| write.vip).collect()
+        std::iter::from_fn(|| plan.newest(Instant::now())).map(|write| write.vip).collect()
     }
 
     #[test]
@@ -308,10 +380,10 @@ mod tests {
     fn after_an_outage_only_what_is_still_true_is_written() {
         let mut plan = Plan::default();
         plan.claimed(vip(1), entry(1), Came::From("n2".to_owned()));
-        let failed = plan.newest().unwrap();
+        let failed = plan.newest(Instant::now()).unwrap();
         plan.released(vip(1));
         plan.again(failed);
-        let write = plan.newest().unwrap();
+        let write = plan.newest(Instant::now()).unwrap();
         assert_eq!(write.desired, Desired::default());
         assert_eq!(write.claim, None, "an address that is held no longer supersedes nobody");
         plan.done(&write);
@@ -322,9 +394,9 @@ mod tests {
     fn a_retried_claim_still_removes_its_predecessor() {
         let mut plan = Plan::default();
         plan.claimed(vip(1), entry(1), Came::From("n2".to_owned()));
-        let failed = plan.newest().unwrap();
+        let failed = plan.newest(Instant::now()).unwrap();
         plan.again(failed);
-        assert_eq!(plan.newest().unwrap().claim, Some(Came::From("n2".to_owned())));
+        assert_eq!(plan.newest(Instant::now()).unwrap().claim, Some(Came::From("n2".to_owned())));
     }
 
     #[test]
@@ -333,26 +405,29 @@ mod tests {
         plan.claimed(vip(1), entry(1), Came::First);
         plan.claimed(vip(2), entry(1), Came::First);
         order(&mut plan);
-        let renamed = Entry { interface: "lan0".to_owned(), ..entry(1) };
+        let renamed = Entry { interface: "lan0".into(), ..entry(1) };
         plan.holds_exactly([(vip(1), renamed.clone())].into_iter());
         assert_eq!(
-            plan.newest().map(|write| (write.desired.entry, write.claim)),
+            plan.newest(Instant::now()).map(|write| (write.desired.entry, write.claim)),
             Some((Some(renamed), None))
         );
-        assert_eq!(plan.newest().map(|write| (write.vip, write.desired)), Some((vip(2), Desired::default())));
-        assert_eq!(plan.newest(), None);
+        assert_eq!(
+            plan.newest(Instant::now()).map(|write| (write.vip, write.desired)),
+            Some((vip(2), Desired::default()))
+        );
+        assert_eq!(plan.newest(Instant::now()), None);
     }
 
     #[test]
     fn an_entry_that_somebody_removed_or_changed_is_written_again() {
         let mut plan = Plan::default();
         plan.claimed(vip(1), entry(1), Came::First);
-        plan.newest().unwrap();
+        plan.newest(Instant::now()).unwrap();
         let right = SeenEntry { interface: "eth0".to_owned(), mac: "02:00:00:00:00:01".to_owned() };
         plan.seen(vip(1), Some(&right), true);
         assert_eq!(plan.waiting(), 0);
         plan.seen(vip(1), None, true);
-        assert_eq!(plan.newest().unwrap().claim, None, "no event, nobody superseded");
+        assert_eq!(plan.newest(Instant::now()).unwrap().claim, None, "no event, nobody superseded");
         plan.seen(vip(1), Some(&SeenEntry { mac: "02:00:00:00:00:09".to_owned(), ..right }), true);
         assert_eq!(plan.waiting(), 1);
     }
@@ -365,12 +440,15 @@ mod tests {
         plan.seen(vip(2), Some(&old), false);
         assert_eq!(plan.waiting(), 0);
         plan.claimed(vip(2), entry(1), Came::First);
-        plan.newest().unwrap();
+        plan.newest(Instant::now()).unwrap();
         plan.settle();
-        assert_eq!(plan.newest().map(|write| (write.vip, write.desired)), Some((vip(1), Desired::default())));
-        assert_eq!(plan.newest(), None, "what is held again stays");
+        assert_eq!(
+            plan.newest(Instant::now()).map(|write| (write.vip, write.desired)),
+            Some((vip(1), Desired::default()))
+        );
+        assert_eq!(plan.newest(Instant::now()), None, "what is held again stays");
         plan.seen(vip(1), Some(&old), true);
-        assert_eq!(plan.newest().unwrap().desired, Desired::default());
+        assert_eq!(plan.newest(Instant::now()).unwrap().desired, Desired::default());
     }
 
     #[test]
@@ -378,16 +456,49 @@ mod tests {
         let mut plan = Plan::default();
         let foreign = Foreign {
             mac: MacAddr::new(2, 0, 0, 0, 0, 9),
-            interface: "eth0".to_owned(),
+            interface: "eth0".into(),
             held: true,
             since: Timestamp::UNIX_EPOCH,
         };
         plan.conflict(vip(1), foreign.clone());
-        assert!(plan.newest().unwrap().news_of_conflict);
+        assert!(plan.newest(Instant::now()).unwrap().news_of_conflict);
         plan.conflict(vip(1), foreign.clone());
         plan.conflict(vip(1), Foreign { mac: MacAddr::new(2, 0, 0, 0, 0, 8), ..foreign });
         assert_eq!(plan.waiting(), 0);
         plan.conflict_over(vip(1));
-        assert_eq!(plan.newest().unwrap().desired, Desired::default());
+        assert_eq!(plan.newest(Instant::now()).unwrap().desired, Desired::default());
+    }
+
+    #[test]
+    fn a_transition_waits_and_one_that_did_not_last_is_not_written() {
+        let now = Instant::now();
+        let mut plan = Plan { not_before: Some(now + LAZY), ..Plan::default() };
+        plan.claimed(vip(1), entry(1), Came::First);
+        plan.claimed(vip(2), entry(1), Came::First);
+        assert_eq!((plan.newest(now), plan.next_at(), plan.waiting()), (None, Some(now + LAZY), 2));
+        // It changes again before it was written: it still waits no longer than the first time.
+        plan.not_before = Some(now + LAZY * 2);
+        plan.released(vip(1));
+        let write = plan.newest(now + LAZY).unwrap();
+        assert_eq!((write.vip, write.desired.entry, write.claim), (vip(1), None, None));
+        assert_eq!(plan.newest(now + LAZY).unwrap().vip, vip(2));
+        assert_eq!((plan.newest(now + LAZY * 2), plan.waiting()), (None, 0));
+    }
+
+    #[test]
+    fn at_the_end_only_what_nobody_took_over_is_taken_back_and_at_once() {
+        let now = Instant::now();
+        let mut plan = Plan { not_before: Some(now + LAZY), ..Plan::default() };
+        for last in [1, 2, 3] {
+            plan.claimed(vip(last), entry(1), Came::First);
+        }
+        plan.released(vip(2));
+        plan.left(vip(3));
+        assert!(!plan.is_over());
+        plan.close();
+        assert!(!plan.is_over());
+        let write = plan.newest(now).unwrap();
+        assert_eq!((write.vip, write.desired), (vip(3), Desired::default()));
+        assert_eq!((plan.newest(now), plan.is_over()), (None, true));
     }
 }

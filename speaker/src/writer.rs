@@ -2,7 +2,6 @@
 
 use std::{
     net::IpAddr,
-    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -22,12 +21,12 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::{
     sync::Notify,
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 
 use crate::{
     lbip::LeanLbip,
-    status::{BURST, Came, Foreign, Plan, RATE, Write},
+    status::{BURST, Came, Foreign, LAZY, Plan, RATE, Write},
 };
 
 /// Longest time for one request.
@@ -62,9 +61,18 @@ pub struct Board {
 impl Board {
     /// Changes the plan and wakes the writer.
     pub fn update<R>(&self, change: impl FnOnce(&mut Plan) -> R) -> R {
-        let result = change(&mut self.lock());
+        let mut plan = self.lock();
+        plan.not_before = Some(Instant::now() + lazily());
+        let result = change(&mut plan);
+        drop(plan);
         self.bell.notify_one();
         result
+    }
+
+    /// The process ends: [`Writer::run`] takes back what nobody took over, and ends.
+    pub fn close(&self) {
+        self.lock().close();
+        self.bell.notify_one();
     }
 
     /// How many writes wait.
@@ -76,6 +84,15 @@ impl Board {
         // Each change is complete in itself; a panic elsewhere does not make the plan wrong.
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Not all speakers at once: what makes many transitions makes them on all nodes.
+fn lazily() -> Duration {
+    let mut byte = [0];
+    // Without random numbers all wait alike.
+    let _ = getrandom::fill(&mut byte);
+    let [byte] = byte;
+    LAZY + LAZY * u32::from(byte) / u32::from(u8::MAX)
 }
 
 /// Writes as one node.
@@ -116,12 +133,21 @@ impl Writer {
         }
     }
 
-    /// Writes for as long as the process lives.
+    /// Writes until [`Board::close`] and what is to be done then.
     pub async fn run(mut self) {
         loop {
-            let mut rung = pin!(Arc::clone(&self.board.bell).notified_owned());
-            let Some(write) = self.board.lock().newest() else {
-                rung.as_mut().await;
+            let rung = Arc::clone(&self.board.bell).notified_owned();
+            let (write, next, over) = {
+                let mut plan = self.board.lock();
+                (plan.newest(Instant::now()), plan.next_at(), plan.is_over())
+            };
+            let Some(write) = write else {
+                match next {
+                    _ if over => return,
+                    // A bell or the time, whichever comes first.
+                    Some(next) => drop(timeout_at(next, rung).await),
+                    None => rung.await,
+                }
                 continue;
             };
             match self.write(&write).await {

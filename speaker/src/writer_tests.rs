@@ -64,11 +64,8 @@ fn vip() -> IpAddr {
 
 fn claimed(came: Came) -> Board {
     let board = Board::default();
-    let entry = Entry {
-        interface: "eth0".to_owned(),
-        mac: MacAddr::new(2, 0, 0, 0, 0, 1),
-        since: Timestamp::UNIX_EPOCH,
-    };
+    let entry =
+        Entry { interface: "eth0".into(), mac: MacAddr::new(2, 0, 0, 0, 0, 1), since: Timestamp::UNIX_EPOCH };
     board.update(|plan| plan.claimed(vip(), entry, came));
     board
 }
@@ -184,11 +181,8 @@ async fn a_missing_right_shows_in_readiness_until_it_is_granted() {
 async fn one_refused_write_does_not_hold_up_the_others() {
     let board = claimed(Came::First);
     let other = IpAddr::from([10, 0, 0, 2]);
-    let entry = Entry {
-        interface: "eth0".to_owned(),
-        mac: MacAddr::new(2, 0, 0, 0, 0, 1),
-        since: Timestamp::UNIX_EPOCH,
-    };
+    let entry =
+        Entry { interface: "eth0".into(), mac: MacAddr::new(2, 0, 0, 0, 0, 1), since: Timestamp::UNIX_EPOCH };
     board.update(|plan| plan.claimed(other, entry, Came::First));
     let seen = Server::new(vec![failure(422), failure(404)]).serve(&board).await;
     assert_eq!(seen.len(), 2, "{seen:#?}");
@@ -199,7 +193,7 @@ async fn one_refused_write_does_not_hold_up_the_others() {
 async fn a_foreign_owner_becomes_a_condition_that_goes_with_the_conflict() {
     let board = Board::default();
     let mac = MacAddr::new(2, 0, 0, 0, 0, 9);
-    let foreign = Foreign { mac, interface: "eth0".to_owned(), held: false, since: Timestamp::UNIX_EPOCH };
+    let foreign = Foreign { mac, interface: "eth0".into(), held: false, since: Timestamp::UNIX_EPOCH };
     board.update(|plan| plan.conflict(vip(), foreign));
     let seen = Server::new(vec![object("5", &[]), (201, json!({"metadata": {}}))]).serve(&board).await;
     let condition = &seen[0].1["status"]["conditions"][0];

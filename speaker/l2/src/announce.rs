@@ -205,9 +205,11 @@ impl Segment {
     }
 
     /// A targeted announcement was answered.
-    pub(crate) fn announcement_answered(&mut self, id: VipId, by: IpAddr) {
+    pub(crate) fn announcement_answered(&mut self, cx: &mut Context, id: VipId, by: IpAddr) {
         if let Some(vip) = self.vips.get_mut(id) {
+            let waiting = vip.unanswered.len();
             vip.unanswered.retain(|target| *target != by);
+            cx.counters.acknowledged += u64::from(vip.unanswered.len() < waiting);
         }
     }
 

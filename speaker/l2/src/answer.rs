@@ -30,7 +30,7 @@ impl Segment {
         if arp.operation == Operation::Reply && arp.tha == self.iface.mac {
             self.proof_by_answer(cx, IpAddr::V4(arp.spa), arp.sha);
             if let Some(id) = self.vips.find(IpAddr::V4(arp.tpa)) {
-                self.announcement_answered(id, IpAddr::V4(arp.spa));
+                self.announcement_answered(cx, id, IpAddr::V4(arp.spa));
             }
         }
         // Whoever speaks as one of the addresses says that it is his.
@@ -64,7 +64,7 @@ impl Segment {
             }
             // He asks: so he has heard of us by now.
             if let Some(client) = client {
-                self.announcement_answered(id, client.ip);
+                self.announcement_answered(cx, id, client.ip);
             }
         } else if arp.is_probe() {
             // Somebody is about to use an address that this node only watches.
@@ -90,7 +90,7 @@ impl Segment {
                 if ethernet.destination == self.iface.mac {
                     self.proof_by_answer(cx, IpAddr::V6(target), mac);
                     if let Some(id) = self.vips.find(IpAddr::V6(ndp.destination)) {
-                        self.announcement_answered(id, IpAddr::V6(target));
+                        self.announcement_answered(cx, id, IpAddr::V6(target));
                     }
                 }
                 if let Some(id) = self.vips.find(IpAddr::V6(target)) {
@@ -141,7 +141,7 @@ impl Segment {
                 }
             }
             if let Some(client) = client {
-                self.announcement_answered(id, client.ip);
+                self.announcement_answered(cx, id, client.ip);
             }
         } else if ndp.is_probe() {
             // Somebody is about to use an address that this node only watches.

@@ -24,6 +24,8 @@ const STALL: u32 = 3;
 const STALLED_TURN: u32 = 4;
 /// A list that lost more than half is believed when it still says so after this (rule A42).
 const CONFIRM_AFTER: Duration = Duration::from_secs(10);
+/// Room for outputs that is kept between two calls.
+const OUTPUTS_KEPT: usize = 256;
 /// Smaller lists than this may lose everything without ceremony.
 const SMALL_LIST: usize = 2;
 
@@ -149,7 +151,12 @@ impl Core {
 
     /// The next thing to do, in order. `None`: nothing until the next input or timeout.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.cx.outputs.pop_front()
+        let output = self.cx.outputs.pop_front();
+        // A list of ten thousand addresses leads to as many outputs, once.
+        if output.is_none() && self.cx.outputs.capacity() > OUTPUTS_KEPT {
+            self.cx.outputs.shrink_to(OUTPUTS_KEPT);
+        }
+        output
     }
 
     /// The addresses whose ARP and neighbour-discovery frames must reach the core on this interface, in order.

@@ -462,7 +462,7 @@ impl Segment {
         vip.max_epoch = vip.max_epoch.max(epoch);
         vip.max_revision = vip.max_revision.max(revision);
         vip.last_holder = Some(cx.config.node);
-        vip.free_since = None;
+        let waited = vip.free_since.take().map_or(Duration::ZERO, |since| cx.now.since(since));
         let addr = vip.addr;
         self.vips.set_mine(id, Some(Mine { epoch, revision, since: cx.now, tentative: !sure }));
         let peer = |node| self.peers.get(node).map(Peer::id);
@@ -470,7 +470,7 @@ impl Segment {
             (Some(from), _) => Cause::Override { from },
             (None, Some((from, how))) => {
                 cx.counters.takeovers += 1;
-                Cause::Takeover { from, how }
+                Cause::Takeover { from, how, waited }
             }
             (None, None) if self.peers_unheard() => Cause::Alone,
             (None, None) if never_held => Cause::NeverHeld,

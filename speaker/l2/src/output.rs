@@ -1,6 +1,7 @@
 //! What the core asks for and reports.
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use herald_wire::{Boot, Epoch, MacAddr, NodeId, Revision};
@@ -226,6 +227,8 @@ pub enum Cause {
         from: PeerId,
         /// How it went.
         how: Gone,
+        /// From then to the claim.
+        waited: Duration,
     },
     /// Held before, by a node that gave it up, is no longer known, or by this one.
     Freed,
@@ -278,7 +281,7 @@ pub struct Holding {
     /// On which interface.
     pub ifindex: u32,
     /// The interface's name.
-    pub interface: String,
+    pub interface: Arc<str>,
     /// The MAC address that clients get.
     pub mac: MacAddr,
     /// The claim's epoch.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use herald_wire::hello::State;
@@ -31,7 +32,7 @@ pub struct SegmentSnapshot {
     /// The kernel's index.
     pub ifindex: u32,
     /// `eth0`
-    pub interface: String,
+    pub interface: Arc<str>,
     /// Its MAC address.
     pub mac: MacAddr,
     /// This speaker's state here.
@@ -143,6 +144,8 @@ pub struct Counters {
     pub malformed: u64,
     /// Frames that ask for nothing here.
     pub ignored: u64,
+    /// Targeted announcements that were answered: clients and gateways that are known to have the new address.
+    pub acknowledged: u64,
     /// Claims made.
     pub claims: u64,
     /// Claims that took over from a dead or left holder.
@@ -186,12 +189,14 @@ pub struct Refusals {
 
 impl Segment {
     pub(crate) fn holdings(&self) -> impl Iterator<Item = Holding> + '_ {
-        self.vips.iter().filter_map(|(_, vip)| {
+        // One name for thousands of addresses.
+        let interface: Arc<str> = self.iface.name.as_str().into();
+        self.vips.iter().filter_map(move |(_, vip)| {
             let mine = vip.mine?;
             Some(Holding {
                 vip: vip.addr,
                 ifindex: self.iface.ifindex,
-                interface: self.iface.name.clone(),
+                interface: Arc::clone(&interface),
                 mac: self.iface.mac,
                 epoch: mine.epoch,
                 revision: mine.revision,
@@ -219,7 +224,7 @@ impl Segment {
         others.sort_by_key(|other| other.vip);
         SegmentSnapshot {
             ifindex: self.iface.ifindex,
-            interface: self.iface.name.clone(),
+            interface: self.iface.name.as_str().into(),
             mac: self.iface.mac,
             state: self.state,
             mute: self.is_mute(),

@@ -136,7 +136,7 @@ pub fn describe_event(event: &Event) -> String {
         Event::Claimed { vip, epoch, revision, cause, .. } => {
             let why = match cause {
                 Cause::NeverHeld => "never held".into(),
-                Cause::Takeover { from, how } => format!("{} is {}", name(from), fate(how)),
+                Cause::Takeover { from, how, .. } => format!("{} is {}", name(from), fate(how)),
                 Cause::Freed => "free".into(),
                 Cause::Override { from } => format!("{} is excluded", name(from)),
                 Cause::Alone => "alone".into(),
