@@ -11,6 +11,9 @@ CARGO_DENY_VERSION := 0.20.2
 HELM_VERSION := 4.3.1
 HELM ?= $(TOOLS)/bin/helm-$(HELM_VERSION)
 BUILDS := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+# For static binaries.
+MUSL := $(shell uname -m)-unknown-linux-musl
+comma := ,
 # The binaries that the lab runs.
 export HERALD_BIN_DIR ?= $(BUILDS)/release
 
@@ -22,7 +25,7 @@ endef
 help: ## List these commands
 	@echo "Herald: LoadBalancer addresses for Kubernetes on bare metal"; echo
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
-	@echo; echo "demo, test, bench and lab need root on Linux, Rust (rustup) and Go; the rest they install or name."
+	@echo; echo "demo, test, test-cluster, bench and lab need root on Linux, Rust (rustup) and Go; the rest they install or name."
 
 .PHONY: demo
 demo: deps binaries ## See it work: a real control plane, three nodes, a client, a power cut
@@ -40,6 +43,11 @@ test: deps lint generated licences cores ## Everything CI runs: format, lints, u
 	$(CARGO) build --workspace --all-targets
 	HERALD_BIN_DIR=$(BUILDS)/debug $(CARGO) test --workspace
 
+.PHONY: test-cluster
+test-cluster: cluster-deps image pod ## Test images and chart on three real kubelets: install, upgrade, faults
+	$(call say,Tests on a full cluster: kubelet$(comma) containerd$(comma) helm)
+	$(CARGO) test --package herald-lab --test 'cluster_*' -- --ignored --nocapture --test-threads=1
+
 .PHONY: unit
 unit: ## Only the tests that need neither root nor a control plane
 	$(CARGO) test --workspace --exclude herald-lab --exclude herald-net
@@ -49,7 +57,7 @@ sim: ## Run the protocol simulator: SEEDS of each class (default 4000, 100,000 i
 	$(CARGO) run --release --package herald-sim -- --seeds $(or $(SEEDS),4000)
 
 .PHONY: bench
-bench: bench-deps binaries ## Measure speed and memory beside the rivals; docs/benchmarks.md has recorded results
+bench: bench-deps binaries ## Measure speed and memory beside the rivals (more than 15 minutes); docs/benchmarks.md has recorded results
 	$(CARGO) bench --package herald-ipam
 	@$(CARGO) build --quiet --release --package herald-lab --bin bench
 	$(HERALD_BIN_DIR)/bench all
@@ -81,6 +89,8 @@ generated: $(HELM)
 	$(call say,Generated files are up to date)
 	$(CARGO) xtask crds --check
 	HELM=$(HELM) $(CARGO) xtask manifests --check
+	$(CARGO) xtask reasons --check
+	$(CARGO) xtask metrics --check
 
 .PHONY: cores
 cores:
@@ -103,13 +113,18 @@ $(TOOLS)/bin/cargo-deny-$(CARGO_DENY_VERSION):
 
 $(TOOLS)/bin/helm-$(HELM_VERSION):
 	$(call say,Building helm $(HELM_VERSION) once per machine (about two minutes))
-	GOBIN=$(TOOLS)/helm-partial CGO_ENABLED=0 go install helm.sh/helm/v4/cmd/helm@v$(HELM_VERSION)
+	GOBIN=$(TOOLS)/helm-partial CGO_ENABLED=0 go install -trimpath -ldflags "-s -w" helm.sh/helm/v4/cmd/helm@v$(HELM_VERSION)
 	@mkdir -p $(@D) && mv $(TOOLS)/helm-partial/helm $@
 
 .PHONY: binaries
 binaries:
 	$(call say,Building herald-controller and herald-speaker)
 	$(CARGO) build --release --package herald-controller --package herald-speaker
+
+.PHONY: pod
+pod: # The lab's own program for pods, static.
+	@rustup target add --toolchain "$$(rustup show active-toolchain | cut -d ' ' -f 1)" $(MUSL) >/dev/null 2>&1 || true
+	$(CARGO) build --release --package herald-pod --target $(MUSL)
 
 # One C compiler for the static binaries of both architectures; hack/zig.txt says which and why.
 ZIG_VERSION := $(shell sed -n 's/^ziglang==\([0-9.]*\).*/\1/p' hack/zig.txt)
@@ -138,8 +153,10 @@ $(TOOLS)/ziglang-$(ZIG_VERSION)/ziglang/zig: hack/zig.txt
 		--target $(TOOLS)/ziglang-$(ZIG_VERSION) --requirement hack/zig.txt
 	@touch $@
 
-.PHONY: deps bench-deps
+.PHONY: deps bench-deps cluster-deps
 deps:
 	@hack/deps.sh
 bench-deps:
 	@hack/deps.sh bench
+cluster-deps:
+	@hack/deps.sh cluster

@@ -1,6 +1,8 @@
-//! What is made from the chart: the plain manifests, a kustomize base of them, and the table of its values.
+//! What is made from the chart: the plain manifests, a kustomize base of them, and the tables of its values and rights.
 
-use std::{collections::BTreeMap, fmt::Write as _, process::Command};
+mod reference;
+
+use std::{collections::BTreeMap, process::Command};
 
 use anyhow::{Context as _, bail};
 
@@ -23,14 +25,21 @@ const HEADER: &str = "# Made from charts/herald by `cargo xtask manifests`; edit
 pub(crate) fn run(check: bool) -> anyhow::Result<()> {
     let files = Generated::new("cargo xtask manifests", check);
     let mut rendered = render()?;
+    // For `helm upgrade`; whoever applies manifests applies the CRDs among them.
+    let hook = rendered.remove("crds-hook.yaml").context("the chart renders no crds-hook.yaml")?;
+    let mut rights = String::new();
     let mut names = vec!["crds.yaml".to_owned()];
     for (name, templates) in FILES {
-        let mut text = HEADER.to_owned();
-        for template in templates {
-            let document = rendered.remove(*template);
-            text += &document.with_context(|| format!("the chart renders no {template}"))?;
+        let documents: Vec<String> = templates
+            .iter()
+            .map(|template| {
+                rendered.remove(*template).with_context(|| format!("the chart renders no {template}"))
+            })
+            .collect::<Result<_, _>>()?;
+        if name.ends_with("-rbac.yaml") {
+            rights += &documents.join("---\n");
         }
-        files.put(format!("manifests/{name}"), &text)?;
+        files.put(format!("manifests/{name}"), &(HEADER.to_owned() + &documents.join("---\n")))?;
         names.push(name.to_owned());
     }
     if let Some(template) = rendered.keys().next() {
@@ -39,7 +48,8 @@ pub(crate) fn run(check: bool) -> anyhow::Result<()> {
     files.put("manifests/kustomization.yaml", &kustomization(&names))?;
     names.push("kustomization.yaml".to_owned());
     files.nothing_else("manifests", ".yaml", &names)?;
-    files.put("docs/install/values.md", &values(&files.read("charts/herald/values.yaml")?))
+    files.put("docs/install/rights.md", &reference::rights(&(rights + &hook)))?;
+    files.put("docs/install/values.md", &reference::values(&files.read("charts/herald/values.yaml")?))
 }
 
 fn kustomization(names: &[String]) -> String {
@@ -56,7 +66,7 @@ fn render() -> anyhow::Result<BTreeMap<String, String>> {
     let output = Command::new(&helm)
         .current_dir(root())
         .args(["template", "herald", CHART, "--namespace=herald-system"])
-        .args(["--set=namespace.create=true", "--set=crds.upgrade=false"])
+        .arg("--set=namespace.create=true")
         .output()
         .with_context(|| format!("running {helm}; `make manifests` builds it, or name yours in HELM"))?;
     if !output.status.success() {
@@ -79,64 +89,4 @@ fn render() -> anyhow::Result<BTreeMap<String, String>> {
         all.push('\n');
     }
     Ok(rendered)
-}
-
-/// One value of the chart, as values.yaml shows it.
-struct Row {
-    path: String,
-    default: String,
-    text: String,
-}
-
-/// The table of all values: path, default, and the comment above it.
-fn values(yaml: &str) -> String {
-    let mut page = "<!-- Made from charts/herald/values.yaml by `cargo xtask manifests`; edit that. -->\n\n\
-         # Values of the chart\n\n\
-         `helm show values` prints the same with its comments; values.schema.json beside it refuses what is not allowed, \
-         and unknown names.\n\n\
-         | value | default | |\n|---|---|---|\n"
-        .to_owned();
-    for Row { path, default, text } in rows(yaml) {
-        let default = if default.is_empty() { String::new() } else { format!("`{}`", cell(&default)) };
-        // Writing to a String can't fail.
-        let _ = writeln!(page, "| `{path}` | {default} | {} |", cell(&text));
-    }
-    page
-}
-
-fn cell(text: &str) -> String {
-    text.replace('|', "\\|").replace('<', "&lt;")
-}
-
-fn rows(yaml: &str) -> Vec<Row> {
-    let mut rows: Vec<Row> = Vec::new();
-    let mut parents: Vec<(usize, &str)> = Vec::new();
-    let mut comment: Vec<&str> = Vec::new();
-    for line in yaml.lines() {
-        let text = line.trim_start();
-        let indent = line.len() - text.len();
-        if text.is_empty() {
-            comment.clear();
-        } else if let Some(words) = text.strip_prefix('#') {
-            comment.push(words.trim());
-        } else if let Some(item) = text.strip_prefix("- ") {
-            // A list's entries are the default of the key above them.
-            if let Some(row) = rows.last_mut() {
-                let entries = row.default.trim_start_matches('[').trim_end_matches(']');
-                let sep = if entries.is_empty() { "" } else { ", " };
-                row.default = format!("[{entries}{sep}{item}]");
-            }
-        } else if let Some((key, value)) = text.split_once(':') {
-            parents.retain(|(depth, _)| *depth < indent);
-            parents.push((indent, key));
-            let path: Vec<&str> = parents.iter().map(|(_, key)| *key).collect();
-            let row = Row { path: path.join("."), default: value.trim().to_owned(), text: comment.join(" ") };
-            comment.clear();
-            rows.push(row);
-        }
-    }
-    // A parent without words of its own says nothing that its children don't.
-    let only_parent = |row: &Row| row.default.is_empty() && row.text.is_empty();
-    rows.retain(|row| !only_parent(row));
-    rows
 }

@@ -22,7 +22,7 @@ or nothing. `lookup` finds nothing in `helm template`, so nothing is printed the
 {{- if or $servers $pods }}
 k3s' own load balancer (servicelb) is on{{ with $servers }}, on {{ join ", " . }}{{ end }}{{ with $pods }}, with the DaemonSets {{ join ", " . }} in kube-system{{ end }}.
 It writes the nodes' addresses into the same Services. Switch it off on every server:
-    echo "disable: [servicelb]" | sudo tee /etc/rancher/k3s/config.yaml.d/herald.yaml && sudo systemctl restart k3s
+    echo "disable+: [servicelb]" | sudo tee /etc/rancher/k3s/config.yaml.d/herald.yaml && sudo systemctl restart k3s
 or let Herald serve one class only: helm upgrade ... --set loadBalancerClass=heraldlb.io/l2
 Services that servicelb has written to say so in their condition heraldlb.io/Allocated (reason AnotherController).
 {{- end }}

@@ -1,0 +1,312 @@
+//! The chart at a real API server: every object is valid, the warnings tell what is so, uninstalling keeps what it must.
+
+use anyhow::{Context as _, Result, bail, ensure};
+use herald_lab::{HERALD_NAMESPACE, Lab, Plan};
+use serde_json::json;
+
+use crate::{SETS, chart, documents, template};
+
+/// Where a CRD says which version it is.
+const CRD_VERSION: &str = r"jsonpath={.metadata.annotations.heraldlb\.io/crd-version}";
+const NAMESPACE: &str = "--namespace=herald-system";
+
+/// What a cluster looks like, and what the notes must say (or, with `!`, must not).
+struct Situation {
+    what: &'static str,
+    /// Manifests that make it so, and kubectl commands.
+    manifest: &'static str,
+    commands: &'static [&'static [&'static str]],
+    values: &'static [&'static str],
+    says: &'static [&'static str],
+    undo: &'static [&'static [&'static str]],
+}
+
+const SITUATIONS: [Situation; 9] = [
+    Situation {
+        what: "a plain cluster, a pool in the values",
+        manifest: "",
+        commands: &[],
+        values: &["--set=pools[0].addresses={192.168.0.240-192.168.0.250}"],
+        says: &["any Service of type LoadBalancer gets an address", "!WARNING", "!NO POOL"],
+        undo: &[],
+    },
+    Situation {
+        what: "no pool",
+        manifest: "",
+        commands: &[],
+        values: &[],
+        says: &["THERE IS NO POOL YET", "--set 'pools[0].addresses={"],
+        undo: &[],
+    },
+    Situation {
+        what: "k3s with servicelb",
+        manifest: "",
+        commands: &[&["annotate", "node", "n1", r#"k3s.io/node-args=["server","--disable","traefik"]"#]],
+        values: &[],
+        says: &["servicelb) is on, on n1", "disable+: [servicelb]", "AnotherController"],
+        undo: &[],
+    },
+    Situation {
+        what: "k3s with servicelb, and a class of our own",
+        manifest: "",
+        commands: &[],
+        values: &["--set=loadBalancerClass=heraldlb.io/l2"],
+        says: &["!servicelb", "for Services of class heraldlb.io/l2"],
+        undo: &[&["annotate", "node", "n1", "k3s.io/node-args-"]],
+    },
+    Situation {
+        what: "k3s without servicelb",
+        manifest: "",
+        commands: &[&["annotate", "node", "n1", r#"k3s.io/node-args=["server","--disable","servicelb"]"#]],
+        values: &[],
+        says: &["!servicelb"],
+        undo: &[&["annotate", "node", "n1", "k3s.io/node-args-"]],
+    },
+    Situation {
+        what: "MetalLB",
+        manifest: METALLB,
+        commands: &[],
+        values: &[],
+        says: &[
+            "MetalLB (metallb-system/controller) serves",
+            "AnotherController",
+            "loadBalancerClass=heraldlb.io/l2",
+        ],
+        undo: &[&["delete", "namespace", "metallb-system", "--wait=false"]],
+    },
+    Situation {
+        what: "kube-proxy in IPVS mode without strictARP",
+        manifest: "{apiVersion: v1, kind: ConfigMap, metadata: {name: kube-proxy, namespace: kube-system}, data: {config.conf: \
+                   \"ipvs:\\n  strictARP: false\\nmode: ipvs\\n\"}}",
+        commands: &[],
+        values: &[],
+        says: &["IPVS mode without strictARP", "ipvs.strictARP: true"],
+        undo: &[&["-n", "kube-system", "delete", "configmap", "kube-proxy"]],
+    },
+    Situation {
+        what: "only excluded nodes, whose addresses are in the pool",
+        manifest: "",
+        commands: &[&["label", "node", "n1", "node.kubernetes.io/exclude-from-external-load-balancers="]],
+        values: &["--set=pools[0].addresses={192.168.0.0/24}"],
+        says: &[
+            "Every node that runs a speaker (n1) has the label",
+            "192.168.0.11 of node n1 lies in 192.168.0.0/24 of pool default",
+        ],
+        undo: &[&["label", "node", "n1", "node.kubernetes.io/exclude-from-external-load-balancers-"]],
+    },
+    Situation {
+        what: "no node for the speaker",
+        manifest: "",
+        commands: &[],
+        values: &["--set-string=speaker.nodeSelector.rack=7"],
+        says: &["No node has the labels of speaker.nodeSelector"],
+        undo: &[],
+    },
+];
+
+const METALLB: &str = r"
+apiVersion: v1
+kind: Namespace
+metadata: {name: metallb-system}
+---
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: ipaddresspools.metallb.io}
+spec:
+  group: metallb.io
+  names: {kind: IPAddressPool, plural: ipaddresspools, singular: ipaddresspool}
+  scope: Namespaced
+  versions: [{name: v1beta1, served: true, storage: true, schema: {openAPIV3Schema: {type: object}}}]
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: controller, namespace: metallb-system, labels: {app: metallb}}
+spec:
+  selector: {matchLabels: {app: metallb}}
+  template:
+    metadata: {labels: {app: metallb}}
+    spec: {containers: [{name: controller, image: metallb, args: [--port=7472]}]}
+";
+
+fn lab() -> Result<Lab> {
+    let lab = Plan::nodes(1).without_herald().start()?;
+    lab.kubectl(&["label", "node", "n1", "kubernetes.io/os=linux"])?;
+    lab.create_namespace(HERALD_NAMESPACE)?;
+    lab.kubectl(&["label", "namespace", HERALD_NAMESPACE, "pod-security.kubernetes.io/enforce=privileged"])?;
+    Ok(lab)
+}
+
+fn install(lab: &Lab, more: &[&str]) -> Result<String> {
+    let chart = chart().display().to_string();
+    lab.helm(&[&["install", "herald", &chart, NAMESPACE], more].concat())
+}
+
+/// The kubectl file of a text.
+fn file(lab: &Lab, name: &str, text: &str) -> Result<String> {
+    let path = lab.dir().join(name);
+    std::fs::write(&path, text)?;
+    Ok(path.display().to_string())
+}
+
+#[test]
+fn every_object_is_valid_to_the_letter_at_a_real_api_server() -> Result<()> {
+    let lab = lab()?;
+    lab.kubectl_apply_file(&chart().join("crds"))?;
+    lab.kubectl_apply(include_str!("monitoring-crds.yaml"))?;
+    for crd in ["ipaddresspools.heraldlb.io", "prometheusrules.monitoring.coreos.com"] {
+        lab.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "crd", crd])?;
+    }
+    for (set, args) in SETS {
+        let rendered = file(&lab, "rendered.yaml", &template(args)?)?;
+        let answer = lab.kubectl(&["apply", "--dry-run=server", "--validate=strict", "-f", &rendered]);
+        answer.with_context(|| set.to_owned())?;
+    }
+    let manifests = herald_lab::programs::workspace().join("manifests").display().to_string();
+    lab.kubectl(&["apply", "--dry-run=server", "--validate=strict", "-k", &manifests])?;
+    only_the_speaker_needs_more_than_restricted(&lab)
+}
+
+/// Creates the pods in a namespace that enforces `restricted`.
+fn only_the_speaker_needs_more_than_restricted(lab: &Lab) -> Result<()> {
+    lab.create_namespace("restricted")?;
+    lab.kubectl(&["label", "namespace", "restricted", "pod-security.kubernetes.io/enforce=restricted"])?;
+    let mut seen = 0;
+    for each in documents(&template(&[])?)? {
+        let template = &each["spec"]["template"];
+        if template.is_null() {
+            continue;
+        }
+        seen += 1;
+        let mut spec = template["spec"].clone();
+        if let Some(spec) = spec.as_object_mut() {
+            spec.insert("serviceAccountName".to_owned(), json!("default"));
+        }
+        let pod = json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "x", "namespace": "restricted" }, "spec": spec });
+        let pod = file(lab, "pod.json", &pod.to_string())?;
+        let answer = lab.kubectl(&["create", "--dry-run=server", "--validate=strict", "-f", &pod]);
+        match (each["kind"].as_str(), answer) {
+            (Some("DaemonSet"), Err(error)) => {
+                let error = format!("{error:#}");
+                ensure!(error.contains("violates PodSecurity") && error.contains("NET_RAW"), "{error}");
+                ensure!(!error.contains("runAsNonRoot") && !error.contains("seccomp"), "{error}");
+            }
+            (Some("DaemonSet"), Ok(_)) => bail!("restricted allows NET_RAW?"),
+            (kind, answer) => {
+                answer.with_context(|| format!("{kind:?} in a restricted namespace"))?;
+            }
+        }
+    }
+    ensure!(seen == 3, "{seen} kinds of pods: Deployment, DaemonSet and the Job were expected");
+    Ok(())
+}
+
+#[test]
+fn the_notes_warn_of_what_is_wrong_in_the_cluster_and_of_nothing_else() -> Result<()> {
+    let lab = lab()?;
+    lab.kubectl_apply_file(&chart().join("crds"))?;
+    let mut wrong = Vec::new();
+    for situation in &SITUATIONS {
+        if !situation.manifest.is_empty() {
+            lab.kubectl_apply(situation.manifest)?;
+        }
+        for command in situation.commands {
+            lab.kubectl(command)?;
+        }
+        let text = install(&lab, &[&["--dry-run=server"], situation.values].concat());
+        let text = text.with_context(|| situation.what.to_owned())?;
+        let notes = text.split_once("NOTES:").context("no notes")?.1;
+        for word in situation.says {
+            let (word, expected) = word.strip_prefix('!').map_or((*word, true), |word| (word, false));
+            if notes.contains(word) != expected {
+                let verb = if expected { "lack" } else { "hold" };
+                wrong.push(format!("{}: the notes {verb} {word:?}:\n{notes}", situation.what));
+            }
+        }
+        for command in situation.undo {
+            lab.kubectl(command)?;
+        }
+    }
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+#[test]
+fn a_namespace_that_would_refuse_the_speaker_is_named_with_the_command_that_allows_it() -> Result<()> {
+    let lab = lab()?;
+    lab.kubectl(&[
+        "label",
+        "namespace",
+        HERALD_NAMESPACE,
+        "pod-security.kubernetes.io/enforce=baseline",
+        "--overwrite",
+    ])?;
+    let Err(error) = install(&lab, &["--dry-run=server"]) else { bail!("it was installed") };
+    let error = format!("{error:#}");
+    let command =
+        "kubectl label namespace herald-system pod-security.kubernetes.io/enforce=privileged --overwrite";
+    ensure!(error.contains(command), "{error}");
+    lab.kubectl(&["label", "namespace", HERALD_NAMESPACE, "pod-security.kubernetes.io/enforce-"])?;
+    let notes = install(&lab, &["--dry-run=server"])?;
+    ensure!(notes.contains("pod-security.kubernetes.io/enforce=privileged"), "{notes}");
+    Ok(())
+}
+
+#[test]
+fn one_release_per_cluster_and_uninstalling_keeps_addresses_and_crds() -> Result<()> {
+    let lab = lab()?;
+    let pool = ["--set=pools[0].addresses={192.168.0.240-192.168.0.250}"];
+    install(&lab, &pool)?;
+
+    let chart = chart().display().to_string();
+    let second = lab.helm(&["install", "second", &chart, "--namespace=elsewhere", "--create-namespace"]);
+    let Err(error) = second else { bail!("a second release was installed") };
+    let error = format!("{error:#}");
+    ensure!(error.contains("release \"herald\" in namespace \"herald-system\""), "{error}");
+
+    lab.kubectl_apply(
+        "{apiVersion: heraldlb.io/v1beta1, kind: LoadBalancerIP, metadata: {name: 192.168.0.240}, \
+         spec: {address: 192.168.0.240, claimRef: {namespace: shop, name: web}}}",
+    )?;
+    lab.helm(&["uninstall", "herald", NAMESPACE])?;
+    lab.kubectl(&["get", "loadbalancerip", "192.168.0.240"])?;
+    let left = lab.kubectl(&["get", "clusterroles,clusterrolebindings", "-o", "name"])?;
+    ensure!(!left.contains("herald"), "{left}");
+
+    // Helm 3 leaves the CRDs of an earlier release as they are; the Job does not.
+    let hooks = hooks(&install(&lab, &["--dry-run=server"])?)?;
+    ensure!(hooks == "pre-upgrade", "{hooks}");
+    let version = lab.kubectl(&["get", "crd", "loadbalancerips.heraldlb.io", "-o", CRD_VERSION])?;
+    lab.kubectl(&[
+        "annotate",
+        "crd",
+        "loadbalancerips.heraldlb.io",
+        "heraldlb.io/crd-version=0",
+        "--overwrite",
+    ])?;
+    let hooks = self::hooks(&install(&lab, &["--dry-run=server"])?)?;
+    ensure!(hooks == "pre-install,pre-upgrade", "older CRDs, but: {hooks}");
+    let version = format!("heraldlb.io/crd-version={version}");
+    lab.kubectl(&["annotate", "crd", "loadbalancerips.heraldlb.io", &version, "--overwrite"])?;
+
+    install(&lab, &pool)?;
+    Ok(())
+}
+
+#[test]
+fn plain_manifests_and_a_release_are_told_apart() -> Result<()> {
+    let lab = lab()?;
+    lab.apply_manifests()?;
+    let Err(error) = install(&lab, &["--dry-run=server"]) else { bail!("it was installed") };
+    let error = format!("{error:#}");
+    ensure!(error.contains("from plain manifests"), "{error}");
+    Ok(())
+}
+
+/// When the Job that applies CRDs would run.
+fn hooks(text: &str) -> Result<String> {
+    let text = text.split_once("HOOKS:").context("no hooks")?.1;
+    let text = text.split_once("MANIFEST:").map_or(text, |(hooks, _)| hooks);
+    let job = documents(text)?.into_iter().find(|each| each["kind"] == "Job").context("no Job")?;
+    let hooks = job["metadata"]["annotations"]["helm.sh/hook"].as_str().map(str::to_owned);
+    hooks.context("the Job is no hook")
+}
