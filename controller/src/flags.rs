@@ -2,23 +2,37 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use herald_runtime::{
     lease::{Timing, TimingError},
     telemetry::LogFlags,
 };
 
+use crate::hello_key::HelloSecret;
+
 /// Gives every Service of type LoadBalancer an address from the pools.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "herald-controller", version = herald_runtime::LONG_VERSION)]
 pub struct Flags {
+    /// Without one: run the controller.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
     /// Kubeconfig of the API server; without it the environment's, else the pod's service account.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     pub kubeconfig: Option<PathBuf>,
 
     /// The namespace that Herald lives in: the hello key's Secret is kept there.
     #[arg(long, value_name = "NAMESPACE", default_value = "herald-system")]
     pub namespace: String,
+
+    /// The Secret with the speakers' hello key, in that namespace; made if it is missing.
+    #[arg(long, value_name = "NAME", default_value = "herald-hello")]
+    pub hello_secret: String,
+
+    /// Somebody else makes the hello key's Secret: it is checked, never made.
+    #[arg(long)]
+    pub hello_secret_given: bool,
 
     /// Serve Services with this spec.loadBalancerClass; without it those that name no class.
     #[arg(long, value_name = "CLASS")]
@@ -46,10 +60,26 @@ pub struct Flags {
     pub log: LogFlags,
 }
 
+/// What to do instead of running the controller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Bring the cluster's CRDs up to this program's and end; newer ones are left alone.
+    ApplyCrds,
+}
+
 impl Flags {
     /// The election's durations, if they go together.
     pub fn timing(&self) -> Result<Timing, TimingError> {
         Timing::new(self.lease_duration, self.renew_deadline, self.retry_period)
+    }
+
+    /// The hello key's Secret.
+    pub fn hello_secret(&self) -> HelloSecret {
+        HelloSecret {
+            namespace: self.namespace.clone(),
+            name: self.hello_secret.clone(),
+            given: self.hello_secret_given,
+        }
     }
 }
 
@@ -79,6 +109,15 @@ mod tests {
         let flags = parse(&[]).unwrap();
         assert_eq!(flags.admin_addr, ["127.0.0.1:7480".parse().unwrap()]);
         assert_eq!(flags.timing(), Ok(Timing::default()));
+    }
+
+    #[test]
+    fn the_crds_are_applied_on_demand_only() {
+        assert_eq!(parse(&[]).unwrap().command, None);
+        let flags = parse(&["apply-crds", "--kubeconfig", "/k"]).unwrap();
+        assert_eq!(flags.command, Some(Command::ApplyCrds));
+        assert!(flags.kubeconfig.is_some());
+        assert!(parse(&["apply"]).is_err());
     }
 
     #[test]

@@ -11,9 +11,12 @@
 //! Service; nothing is withdrawn because information is missing (docs/protocol.md, part B).
 
 pub mod announce;
+pub mod apply_crds;
 pub mod conditions;
 pub mod core;
 pub mod desired;
+#[cfg(test)]
+mod fake_api;
 pub mod flags;
 pub mod hello_key;
 pub mod index;
@@ -25,29 +28,61 @@ pub mod task;
 pub mod watch;
 pub mod writer;
 
+use std::time::Duration;
+
 use anyhow::Context as _;
-use herald_runtime::{Readiness, admin::Admin, client, shutdown, telemetry::LogLevel};
+use herald_runtime::{
+    Readiness,
+    admin::Admin,
+    client, lease,
+    shutdown::{self, CancellationToken},
+    telemetry::LogLevel,
+};
 use prometheus_client::registry::Registry;
-use tokio::task::JoinSet;
+use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 
 use crate::{
     core::Core,
-    flags::Flags,
+    flags::{Command, Flags},
     metrics::Metrics,
+    task::Task,
+    watch::Newest,
     writer::{Writer, event_writer},
 };
 
-/// Runs the controller until SIGTERM or SIGINT.
+/// The name of the Lease by which one of several controllers leads.
+const LEASE: &str = "herald-controller";
+/// How long giving it back may take.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// Does what the command line says.
 pub async fn run(flags: Flags, log_level: LogLevel) -> anyhow::Result<()> {
-    // Checked first; who leads is not asked yet, every replica writes (rule B3 makes that harmless).
-    flags.timing()?;
+    match flags.command {
+        Some(Command::ApplyCrds) => {
+            let client = client::connect(flags.kubeconfig.as_deref(), "controller").await?;
+            Ok(apply_crds::run(client).await?)
+        }
+        None => control(flags, log_level).await,
+    }
+}
+
+/// Runs the controller until SIGTERM or SIGINT.
+async fn control(flags: Flags, log_level: LogLevel) -> anyhow::Result<()> {
+    let timing = flags.timing()?;
+    let hello = flags.hello_secret();
     let Flags { kubeconfig, namespace, load_balancer_class: class, admin_addr, .. } = flags;
     let stop = shutdown::on_signals().context("can't listen for signals")?;
     let readiness = Readiness::new();
+    let admin = Admin::bind(&admin_addr, readiness.clone()).await?.log_level(log_level);
+    let client = client::connect(kubeconfig.as_deref(), "controller").await?;
+    let instance = instance();
+    let identity =
+        format!("{instance}-{:08x}", getrandom::u32().context("the kernel gives no random numbers")?);
+    let lease = lease::Settings { namespace, name: LEASE.to_owned(), identity, timing };
+    let (election, leadership) = lease::Election::new(client.clone(), lease, readiness.clone());
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
-    let admin = Admin::bind(&admin_addr, readiness.clone(), registry).await?.log_level(log_level);
-    let client = client::connect(kubeconfig.as_deref(), "controller").await?;
+    metrics::register(&mut registry, readiness.clone(), leadership.clone());
     tracing::info!(
         version = herald_runtime::LONG_VERSION,
         admin = ?admin_addr,
@@ -56,23 +91,43 @@ pub async fn run(flags: Flags, log_level: LogLevel) -> anyhow::Result<()> {
     );
 
     let mut tasks = JoinSet::new();
+    let (ask, asked) = mpsc::channel(1);
+    let admin = admin.metrics(registry).state(Box::new(move || task::state(ask.clone())));
     tasks.spawn(admin.serve(stop.clone()));
-    tasks.spawn(hello_key::keep(client.clone(), namespace, readiness.clone()));
-    let (told, event_task) = event_writer(client.clone(), instance(), metrics.clone());
+    tasks.spawn(hello_key::keep(client.clone(), hello, readiness.clone()));
+    let (told, event_task) = event_writer(client.clone(), instance, metrics.clone());
     tasks.spawn(event_task);
-    let events = watch::start(&client, &readiness, &mut tasks);
-    let core = Core::new(class.clone(), metrics.clone(), task::start());
-    let writer = Writer::new(client, class, metrics.clone());
-    task::run(core, events, writer, told, metrics, stop).await;
+    let (events, endpoints) = watch::start(&client, &readiness, &mut tasks);
+    let last_write = CancellationToken::new();
+    let mut election = tokio::spawn(election.run(last_write.clone()));
+    let task = Task {
+        core: Core::new(class.clone(), metrics.clone(), task::start()),
+        events,
+        endpoints,
+        asked,
+        writer: Writer::new(client.clone(), class, leadership.clone(), timing.write_limit(), metrics.clone()),
+        told,
+        leadership,
+        newest: Newest::new(client, readiness),
+        metrics,
+    };
+    task.run(stop).await;
+    // The Lease is given back only now that nothing is written any more; the next leader need not wait then.
+    last_write.cancel();
+    if timeout(FAREWELL, &mut election).await.is_err() {
+        tracing::warn!("the lease could not be given back in time; the next leader waits until it expires");
+        election.abort();
+    }
     tasks.shutdown().await;
     tracing::info!("herald-controller ended");
     Ok(())
 }
 
-/// This process's name in events: the pod's, which is its host's name.
+/// This process's name in events and in the Lease: the pod's, which is its host's name.
 fn instance() -> String {
-    std::env::var("HOSTNAME")
-        .ok()
-        .filter(|name| !name.is_empty())
+    ["POD_NAME", "HOSTNAME"]
+        .into_iter()
+        .filter_map(|variable| std::env::var(variable).ok())
+        .find(|name| !name.is_empty())
         .unwrap_or_else(|| "herald-controller".to_owned())
 }

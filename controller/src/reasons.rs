@@ -3,10 +3,13 @@
 //!
 //! Each text names the objects concerned and, where something is to be done, says what.
 
+pub mod catalogue;
+
 use std::{fmt, net::IpAddr};
 
 use herald_ipam::{Addresses, PoolName, PoolProblem, PoolStatus, Refusal};
 
+use self::catalogue::{advertisement, allocated, announced, pool};
 use crate::objects::selector::SelectorError;
 
 /// A condition's content, all but its type and times.
@@ -58,11 +61,11 @@ impl Verdict for Allocated {
 
     fn reason(&self) -> &'static str {
         match self {
-            Self::Yes { .. } => "Allocated",
-            Self::Otherwise { .. } => "RequestUnmet",
-            Self::Refused(refusal) | Self::Outside(refusal) => refusal.reason(),
-            Self::Pending => "Pending",
-            Self::AnotherController { .. } => "AnotherController",
+            Self::Yes { .. } => allocated::ALLOCATED.code,
+            Self::Otherwise { .. } => allocated::REQUEST_UNMET.code,
+            Self::Refused(refusal) | Self::Outside(refusal) => refusal.reason().code(),
+            Self::Pending => allocated::PENDING.code,
+            Self::AnotherController { .. } => allocated::ANOTHER_CONTROLLER.code,
         }
     }
 
@@ -107,10 +110,10 @@ impl Verdict for Announced {
 
     fn reason(&self) -> &'static str {
         match self {
-            Self::Yes(_) => "Announced",
-            Self::NoHolder(_) => "NoHolder",
-            Self::NoNodeQualifies(_) | Self::NoEndpoint(_) => "NoNodeQualifies",
-            Self::NoAddress => "NoAddress",
+            Self::Yes(_) => announced::ANNOUNCED.code,
+            Self::NoHolder(_) => announced::NO_HOLDER.code,
+            Self::NoNodeQualifies(_) | Self::NoEndpoint(_) => announced::NO_NODE_QUALIFIES.code,
+            Self::NoAddress => announced::NO_ADDRESS.code,
         }
     }
 
@@ -179,12 +182,12 @@ impl Verdict for PoolReady {
 
     fn reason(&self) -> &'static str {
         match self {
-            Self::Yes => "InForce",
-            Self::Invalid(PoolProblem::Overlaps { .. }) => "Overlap",
-            Self::Invalid(_) => "InvalidSpec",
-            Self::Selector(_) => "InvalidSelector",
-            Self::AllNodesExcluded => "AllNodesExcluded",
-            Self::Stranded(_) => "AddressesOutsidePool",
+            Self::Yes => pool::IN_FORCE.code,
+            Self::Invalid(PoolProblem::Overlaps { .. }) => pool::OVERLAP.code,
+            Self::Invalid(_) => pool::INVALID_SPEC.code,
+            Self::Selector(_) => pool::INVALID_SELECTOR.code,
+            Self::AllNodesExcluded => pool::ALL_NODES_EXCLUDED.code,
+            Self::Stranded(_) => pool::ADDRESSES_OUTSIDE_POOL.code,
         }
     }
 
@@ -229,12 +232,12 @@ impl Verdict for AdvertisementReady {
 
     fn reason(&self) -> &'static str {
         match self {
-            Self::Yes => "InForce",
-            Self::Selector(_) => "InvalidSelector",
-            Self::UnknownPools(_) => "UnknownPool",
-            Self::NoPool => "NoPoolSelected",
-            Self::NoNode => "NoNodeSelected",
-            Self::TooManyNodes(_) => "TooManyNodes",
+            Self::Yes => advertisement::IN_FORCE.code,
+            Self::Selector(_) => advertisement::INVALID_SELECTOR.code,
+            Self::UnknownPools(_) => advertisement::UNKNOWN_POOL.code,
+            Self::NoPool => advertisement::NO_POOL_SELECTED.code,
+            Self::NoNode => advertisement::NO_NODE_SELECTED.code,
+            Self::TooManyNodes(_) => advertisement::TOO_MANY_NODES.code,
         }
     }
 

@@ -1,8 +1,8 @@
 //! The watches: one per kind, all into one channel, each object reduced on its way to what decisions need.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
-use futures::{Stream, StreamExt as _, stream};
+use futures::{Stream, StreamExt as _};
 use herald_crds::{IPAddressPool, L2Advertisement, LoadBalancerIP};
 use herald_ipam::Version;
 use herald_runtime::{
@@ -53,9 +53,7 @@ pub fn start(
     let addresses: Api<LoadBalancerIP> = Api::all(client.clone());
     let addresses = watch(addresses, all(), "loadbalancerips", readiness, Address::try_from);
     let addresses = addresses.filter_map(async |change| readable(change)).map(Event::Addresses);
-    // Before the list, so that no address is written before it is known what to number it above.
-    let newest = stream::once(newest(client.clone(), readiness.clone())).map(Event::Newest);
-    tasks.spawn(forward(newest.chain(addresses), events.clone()));
+    tasks.spawn(forward(addresses, events.clone()));
 
     let namespaces: Api<PartialObjectMeta<Namespace>> = Api::all(client.clone());
     let namespaces = watch(namespaces, all(), "namespaces", readiness, labelled);
@@ -65,7 +63,13 @@ pub fn start(
     let nodes = watch(nodes, all(), "nodes", readiness, labelled);
     tasks.spawn(forward(nodes.map(Event::Nodes), events.clone()));
 
-    (receiver, EndpointsWatch { client: client.clone(), readiness: readiness.clone(), events })
+    (receiver, EndpointsWatch::new(client.clone(), readiness.clone(), events))
+}
+
+impl fmt::Debug for EndpointsWatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EndpointsWatch").finish_non_exhaustive()
+    }
 }
 
 /// The watch that is started only once it is needed.
@@ -76,6 +80,11 @@ pub struct EndpointsWatch {
 }
 
 impl EndpointsWatch {
+    /// One that tells `events`.
+    pub fn new(client: Client, readiness: Readiness, events: mpsc::Sender<Event>) -> Self {
+        Self { client, readiness, events }
+    }
+
     /// Runs it until the channel is closed.
     pub async fn run(self) {
         let slices: Api<EndpointsObject> = Api::all(self.client);
@@ -84,33 +93,60 @@ impl EndpointsWatch {
     }
 }
 
-/// The resourceVersion of a list, however short, is the newest there is (rules B12 and B18).
-async fn newest(client: Client, readiness: Readiness) -> Version {
+/// Reads the newest resourceVersion there is, which is that of any list, however short (rules B12 and B18).
+#[derive(Clone)]
+pub struct Newest {
+    client: Client,
+    readiness: Readiness,
+}
+
+impl fmt::Debug for Newest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Newest").finish_non_exhaustive()
+    }
+}
+
+impl Newest {
     const REASON: &str = "newest resourceVersion";
     const ADVICE: &str = "if this lasts, are Herald's CRDs installed and its rights granted?";
-    readiness.missing(REASON, "not read yet");
-    let api: Api<PartialObjectMeta<LoadBalancerIP>> = Api::all(client);
-    let params = ListParams::default().limit(1);
-    let mut said = String::new();
-    loop {
-        let trouble = match timeout(TIMEOUT, api.list_metadata(&params)).await {
-            Ok(Ok(list)) => match list.metadata.resource_version.and_then(|text| text.parse().ok()) {
-                Some(version) => {
-                    readiness.ready(REASON);
-                    return Version(version);
-                }
-                None => "the list has no resourceVersion".to_owned(),
-            },
-            Ok(Err(error)) => herald_runtime::client::describe(&error),
-            Err(_) => "no answer within 5 s".to_owned(),
-        };
-        // The watch of the same kind begins only after this.
-        if trouble != said {
-            readiness.missing(REASON, format!("can't list loadbalancerips: {trouble}; {ADVICE}"));
-            tracing::warn!("can't list loadbalancerips: {trouble}; {ADVICE}");
-            said = trouble;
+
+    /// One that asks the server behind `client`.
+    pub fn new(client: Client, readiness: Readiness) -> Self {
+        Self { client, readiness }
+    }
+
+    /// Asks until there is an answer; readiness names it meanwhile.
+    pub async fn read(self) -> Version {
+        self.readiness.missing(Self::REASON, "not read yet");
+        let api: Api<PartialObjectMeta<LoadBalancerIP>> = Api::all(self.client.clone());
+        let params = ListParams::default().limit(1);
+        let mut said = String::new();
+        loop {
+            let trouble = match timeout(TIMEOUT, api.list_metadata(&params)).await {
+                Ok(Ok(list)) => match list.metadata.resource_version.and_then(|text| text.parse().ok()) {
+                    Some(version) => {
+                        self.forget();
+                        return Version(version);
+                    }
+                    None => "the list has no resourceVersion".to_owned(),
+                },
+                Ok(Err(error)) => herald_runtime::client::describe(&error),
+                Err(_) => "no answer within 5 s".to_owned(),
+            };
+            if trouble != said {
+                let advice = Self::ADVICE;
+                self.readiness
+                    .missing(Self::REASON, format!("can't list loadbalancerips: {trouble}; {advice}"));
+                tracing::warn!("can't list loadbalancerips: {trouble}; {advice}");
+                said = trouble;
+            }
+            sleep(PAUSE).await;
         }
-        sleep(PAUSE).await;
+    }
+
+    /// Nobody waits for it any more.
+    pub fn forget(&self) {
+        self.readiness.ready(Self::REASON);
     }
 }
 

@@ -29,6 +29,7 @@ mod plan;
 mod pool;
 mod pools;
 mod range;
+mod reason;
 mod refusal;
 mod request;
 mod service;
@@ -45,6 +46,7 @@ pub use messages::{
 pub use names::{CreatedAt, Family, Owner, PoolName, ServiceRef, Uid, Version};
 pub use pool::{PoolProblem, PoolSpec, ReclaimPolicy};
 pub use range::{AddressError, AddressRange, RangeError, parse_address};
+pub use reason::{Explanation, PoolReason, Reason};
 pub use refusal::{AddressNo, PoolNo, Refusal};
 pub use request::{Addresses, Families, FamilyPolicy, RequestError, ServiceRequest, Wanted};
 pub use sharing::{

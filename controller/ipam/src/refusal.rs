@@ -2,12 +2,15 @@
 //!
 //! Each text names the objects and ends with what to do.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
 use std::sync::Arc;
 
-use crate::{Addresses, Claim, Family, Owner, PoolName, RequestError, ServiceRef, ShareNo};
+use crate::{
+    Addresses, Claim, Family, Owner, PoolName, PoolReason, Reason, RequestError, ServiceRef, ShareNo,
+};
 
 /// Why a Service does not have (all of) what it asks for. It keeps what it has.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,26 +176,26 @@ const LISTED: usize = 8;
 
 impl Refusal {
     /// The condition's reason: one word, one meaning.
-    pub fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> Reason {
         match self {
-            Self::Invalid(_) => "InvalidRequest",
-            Self::NoPools => "NoPools",
-            Self::UnknownPool { .. } => "UnknownPool",
+            Self::Invalid(_) => Reason::InvalidRequest,
+            Self::NoPools => Reason::NoPools,
+            Self::UnknownPool { .. } => Reason::UnknownPool,
             Self::Address { no, .. } => no.reason(),
-            Self::DifferentPools { .. } => "AddressesInDifferentPools",
-            Self::NoPoolGives { .. } => "NoAddressAvailable",
-            Self::AdoptionRefused { .. } => "AdoptionRefused",
-            Self::Terminating => "ServiceTerminating",
-            Self::OutsidePools { .. } => "AddressOutsidePools",
-            Self::NoLongerGranted { .. } => "NoLongerGranted",
-            Self::SharingBroken { .. } => "SharingBroken",
-            Self::WriteRefused { .. } => "WriteRefused",
+            Self::DifferentPools { .. } => Reason::AddressesInDifferentPools,
+            Self::NoPoolGives { .. } => Reason::NoAddressAvailable,
+            Self::AdoptionRefused { .. } => Reason::AdoptionRefused,
+            Self::Terminating => Reason::ServiceTerminating,
+            Self::OutsidePools { .. } => Reason::AddressOutsidePools,
+            Self::NoLongerGranted { .. } => Reason::NoLongerGranted,
+            Self::SharingBroken { .. } => Reason::SharingBroken,
+            Self::WriteRefused { .. } => Reason::WriteRefused,
         }
     }
 
     /// Whether nothing is missing: the Service has what it asks for, and something is wrong with it.
     pub fn is_complaint(&self) -> bool {
-        matches!(self, Self::OutsidePools { .. } | Self::NoLongerGranted { .. } | Self::SharingBroken { .. })
+        self.reason().is_complaint()
     }
 
     /// Whether the user has to change the Service (else time or an administrator may help).
@@ -202,16 +205,34 @@ impl Refusal {
 }
 
 impl AddressNo {
-    fn reason(&self) -> &'static str {
+    fn reason(&self) -> Reason {
         match self {
-            Self::InNoPool { .. } => "AddressInNoPool",
-            Self::InOtherPool { .. } => "AddressInOtherPool",
-            Self::Excluded(_) | Self::Buggy(_) => "AddressExcluded",
-            Self::Pool(..) => "PoolNotAllowed",
-            Self::InUse(_) => "AddressInUse",
-            Self::NotShareable { .. } => "NotShareable",
-            Self::BeingReleased(_) | Self::Terminating => "AddressBeingReleased",
-            Self::Reserved(_) | Self::HeldByNobody => "AddressReserved",
+            Self::InNoPool { .. } => Reason::AddressInNoPool,
+            Self::InOtherPool { .. } => Reason::AddressInOtherPool,
+            Self::Excluded(_) | Self::Buggy(_) => Reason::AddressExcluded,
+            Self::Pool(_, PoolNo::NamespaceLimit { .. }) => Reason::NamespaceLimit,
+            Self::Pool(..) => Reason::PoolNotAllowed,
+            Self::InUse(_) => Reason::AddressInUse,
+            Self::NotShareable { .. } => Reason::NotShareable,
+            Self::BeingReleased(_) | Self::Terminating => Reason::AddressBeingReleased,
+            Self::Reserved(_) | Self::HeldByNobody => Reason::AddressReserved,
+        }
+    }
+}
+
+impl PoolNo {
+    /// The reason without the particulars.
+    pub fn reason(&self) -> PoolReason {
+        match self {
+            Self::Full(_) => PoolReason::Full,
+            Self::NoneToShare { .. } => PoolReason::NoneToShare,
+            Self::NamespaceLimit { .. } => PoolReason::NamespaceLimit,
+            Self::NoRange(_) => PoolReason::NoRange,
+            Self::NotAutomatic => PoolReason::NotAutomatic,
+            Self::OtherNamespaces { .. } => PoolReason::OtherNamespaces,
+            Self::OtherServices => PoolReason::OtherServices,
+            Self::NeverValid => PoolReason::NeverValid,
+            Self::Deleted => PoolReason::Deleted,
         }
     }
 }
@@ -400,32 +421,9 @@ impl fmt::Display for Addresses {
 
 /// What an administrator or user can do, from the reasons the pools gave.
 fn advice(pools: &[(PoolName, PoolNo)]) -> String {
-    let any = |wanted: fn(&PoolNo) -> bool| pools.iter().any(|(_, no)| wanted(no));
-    let mut steps = Vec::new();
-    if any(|no| matches!(no, PoolNo::Full(_))) {
-        steps.push("add addresses to a full pool or delete Services that need none");
-    }
-    if any(|no| matches!(no, PoolNo::NoneToShare { .. })) {
-        steps.push("make the Services shareable or add addresses to the pool");
-    }
-    if any(|no| matches!(no, PoolNo::NamespaceLimit { .. })) {
-        steps.push("delete a Service of the namespace or raise the pool's limitPerNamespace");
-    }
-    if any(|no| matches!(no, PoolNo::NoRange(_))) {
-        steps.push("add a range of that family to the pool, or ask for the other family");
-    }
-    if any(|no| matches!(no, PoolNo::NotAutomatic)) {
-        steps.push("name the pool in the annotation heraldlb.io/address-pool");
-    }
-    if any(|no| matches!(no, PoolNo::OtherNamespaces { .. } | PoolNo::OtherServices)) {
-        steps.push("let the pool's serviceAllocation admit this Service");
-    }
-    if any(|no| matches!(no, PoolNo::NeverValid)) {
-        steps.push("correct the pool that is not valid");
-    }
-    if any(|no| matches!(no, PoolNo::Deleted)) {
-        steps.push("create the pool again, or ask for another address");
-    }
+    let said: BTreeSet<PoolReason> = pools.iter().map(|(_, no)| no.reason()).collect();
+    let mut steps: Vec<&str> = said.into_iter().map(|reason| reason.explanation().remedy).collect();
+    steps.dedup();
     steps.join("; or ")
 }
 

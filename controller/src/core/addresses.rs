@@ -30,6 +30,24 @@ pub(super) struct AddressWork {
     revision: i64,
 }
 
+impl AddressWork {
+    /// Forgets what was wanted and under way.
+    pub(super) fn abandon(&mut self) {
+        self.busy = false;
+        self.waiting = None;
+    }
+
+    /// Whether a job is under way.
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy
+    }
+
+    /// Whether another waits for it.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.waiting.is_some()
+    }
+}
+
 #[derive(Debug)]
 enum Want {
     Take(Take),
@@ -55,7 +73,7 @@ impl Core {
                         self.address_gone(address, known.unwrap_or_default());
                     }
                 }
-                self.ipam.handle(Input::Synced(List::Addresses));
+                self.list_came(List::Addresses);
             }
             Change::Applied(address) => self.address_seen(address),
             Change::Deleted(address) => {
@@ -72,7 +90,7 @@ impl Core {
         let (ip, record) = (address.address, address.record());
         self.index.untold.remove(&ip);
         if self.note_address(address) {
-            self.ipam.handle(Input::AddressApplied(record));
+            self.tell_ipam(Input::AddressApplied(record));
         }
         self.dirty_addresses.insert(ip);
     }
@@ -84,7 +102,7 @@ impl Core {
             self.note_revision(address, gone.object.spec.revision);
             self.holders_changed(&gone);
         }
-        self.ipam.handle(Input::AddressDeleted { address, version });
+        self.tell_ipam(Input::AddressDeleted { address, version });
         self.dirty_addresses.insert(address);
     }
 
@@ -233,7 +251,7 @@ impl Core {
     pub(super) fn taken(&mut self, take: Take, result: TakeResult, object: Option<Box<Address>>) {
         let Take { address, owner, .. } = take;
         self.job_ended(address, object);
-        self.ipam.handle(Input::TakeDone { address, owner, result });
+        self.tell_ipam(Input::TakeDone { address, owner, result });
     }
 
     /// Only a live GET can tell whether it is gone.
@@ -263,7 +281,7 @@ impl Core {
             UpdateResult::Now(object) => {
                 let record = object.record();
                 self.job_ended(address, Some(object));
-                self.ipam.handle(Input::AddressApplied(record));
+                self.tell_ipam(Input::AddressApplied(record));
             }
             // The watch will tell, and the allocator decides what becomes of it (rule B17).
             UpdateResult::Gone => self.job_ended(address, None),
@@ -301,7 +319,7 @@ impl Core {
             }
         }
         self.job_ended(address, object);
-        self.ipam.handle(Input::ReleaseDone { address, result });
+        self.tell_ipam(Input::ReleaseDone { address, result });
     }
 
     fn job_ended(&mut self, address: IpAddr, object: Option<Box<Address>>) {

@@ -19,7 +19,7 @@ use crate::{
 const READY: &str = "Ready";
 /// How long a deleted advertisement stays in force where no other is about its pools. Whoever replaces one by another
 /// deletes it first, and for that moment its pools' addresses must not be announced from everywhere.
-const DEPARTED: Duration = Duration::from_secs(30);
+pub(super) const DEPARTED: Duration = Duration::from_secs(30);
 
 impl Core {
     pub(super) fn advertisements_changed(&mut self, change: Change<Advertisement>) {

@@ -12,8 +12,10 @@
 mod addresses;
 mod advertisements;
 mod endpoints;
+mod leading;
 mod pools;
 mod services;
+mod state;
 #[cfg(test)]
 mod tests;
 
@@ -82,6 +84,10 @@ pub enum Event {
     Newest(Version),
     /// A job is done.
     Done(Done),
+    /// This process begins to lead: it is the one that writes.
+    Leads,
+    /// It does so no longer. Jobs that were given out are to be dropped, and their results not told.
+    StandsBy,
 }
 
 /// What a timer is for.
@@ -101,6 +107,10 @@ pub struct Core {
     class: Option<String>,
     metrics: Metrics,
     index: Index,
+    /// Whether this process may write. Without it the allocator is empty, and nothing is decided.
+    leads: bool,
+    /// Lists that have come, of those that must be there before anything is given out.
+    listed: BTreeSet<List>,
     ipam: Allocator,
     addresses: BTreeMap<IpAddr, AddressWork>,
     services: BTreeMap<ServiceRef, ServiceWork>,
@@ -125,13 +135,15 @@ pub struct Core {
 }
 
 impl Core {
-    /// A core that knows nothing yet. `class`: the `loadBalancerClass` served; `None` for Services without one.
+    /// A core that knows nothing yet and stands by. `class`: the `loadBalancerClass` served; `None` for Services without one.
     pub fn new(class: Option<String>, metrics: Metrics, now: Now) -> Self {
         Self {
             class,
             metrics,
             now,
             index: Index::default(),
+            leads: false,
+            listed: BTreeSet::new(),
             ipam: Allocator::new(),
             addresses: BTreeMap::new(),
             services: BTreeMap::new(),
@@ -163,6 +175,8 @@ impl Core {
             Event::Endpoints(change) => self.endpoints_changed(change),
             Event::Newest(version) => self.index.saw(version),
             Event::Done(done) => self.done(done),
+            Event::Leads => self.lead(),
+            Event::StandsBy => self.stand_by(),
         }
         self.settle();
     }
@@ -189,7 +203,7 @@ impl Core {
                     self.forget_departed();
                     self.announce_changed();
                 }
-                Wake::Retry => self.ipam.handle(Input::Retry),
+                Wake::Retry => self.tell_ipam(Input::Retry),
                 Wake::Read(address) => self.read_untold(address),
             }
         }
@@ -203,6 +217,10 @@ impl Core {
 
     /// Carries out what the allocator says and looks at what has changed, until nothing is left to do.
     fn settle(&mut self) {
+        if !self.leads {
+            self.rest();
+            return;
+        }
         self.note_open();
         loop {
             if let Some(output) = self.ipam.poll_output() {
@@ -293,23 +311,27 @@ impl Core {
             Change::Replaced(list) => {
                 let new = list.into_iter().map(|namespace| (namespace.name, namespace.labels)).collect();
                 let old = std::mem::replace(&mut self.index.namespaces, new);
-                for name in old.into_keys().filter(|name| !self.index.namespaces.contains_key(name)) {
-                    self.ipam.handle(Input::NamespaceDeleted { name });
+                let now = &self.index.namespaces;
+                let gone = old.into_keys().filter(|name| !now.contains_key(name));
+                let gone = gone.map(|name| Input::NamespaceDeleted { name });
+                let applied = now.iter().map(|(name, labels)| Input::NamespaceApplied {
+                    name: name.clone(),
+                    labels: labels.clone(),
+                });
+                for input in gone.chain(applied).collect::<Vec<_>>() {
+                    self.tell_ipam(input);
                 }
-                for (name, labels) in &self.index.namespaces {
-                    self.ipam.handle(Input::NamespaceApplied { name: name.clone(), labels: labels.clone() });
-                }
-                self.ipam.handle(Input::Synced(List::Namespaces));
+                self.list_came(List::Namespaces);
             }
             Change::Applied(Labelled { name, labels }) => {
                 let before = self.index.namespaces.insert(name.clone(), labels.clone());
                 if before.as_ref() != Some(&labels) {
-                    self.ipam.handle(Input::NamespaceApplied { name, labels });
+                    self.tell_ipam(Input::NamespaceApplied { name, labels });
                 }
             }
             Change::Deleted(Labelled { name, .. }) => {
                 self.index.namespaces.remove(&name);
-                self.ipam.handle(Input::NamespaceDeleted { name });
+                self.tell_ipam(Input::NamespaceDeleted { name });
             }
         }
     }

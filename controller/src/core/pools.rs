@@ -3,7 +3,7 @@
 //! Counts change with every Service, so they are gathered for a moment before they are written.
 
 use herald_crds::IPAddressPoolStatus;
-use herald_ipam::{Input, List, PoolName, PoolStatus};
+use herald_ipam::{Input, List, PoolCounts, PoolName, PoolSpec, PoolStatus};
 use herald_runtime::watch::Change;
 
 use super::{Core, RETRY_MAX, Wake};
@@ -28,6 +28,33 @@ pub(super) struct PoolWork {
     busy: bool,
 }
 
+impl PoolWork {
+    /// Notes what is wrong with the selectors of the spec as written, if anything.
+    pub(super) fn note_meaning(
+        &mut self,
+        meaning: Result<PoolSpec, SelectorError>,
+    ) -> Result<PoolSpec, SelectorError> {
+        self.selector = meaning.as_ref().err().cloned();
+        meaning
+    }
+
+    /// Addresses in use and left, as the allocator said last.
+    pub(super) fn counts(&self) -> PoolCounts {
+        self.status.counts
+    }
+
+    /// What is wrong with the spec as written.
+    pub(super) fn problem(&self) -> Option<String> {
+        let problem = self.status.problem.as_ref().map(ToString::to_string);
+        problem.or_else(|| self.selector.as_ref().map(ToString::to_string))
+    }
+
+    /// Whether a job is under way.
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy
+    }
+}
+
 impl Core {
     pub(super) fn pools_changed(&mut self, change: Change<Pool>) {
         match change {
@@ -40,7 +67,7 @@ impl Core {
                 for pool in missing {
                     self.pool_gone(&pool);
                 }
-                self.ipam.handle(Input::Synced(List::Pools));
+                self.list_came(List::Pools);
             }
             Change::Applied(pool) => self.pool_seen(pool),
             Change::Deleted(pool) => {
@@ -64,15 +91,9 @@ impl Core {
             return;
         }
         let work = self.pools.entry(name.clone()).or_default();
-        match meaning {
-            Ok(spec) => {
-                work.selector = None;
-                self.ipam.handle(Input::PoolApplied(spec));
-            }
-            Err(error) => {
-                tracing::warn!(pool = %name, "{error}");
-                work.selector = Some(error);
-            }
+        match work.note_meaning(meaning) {
+            Ok(spec) => self.tell_ipam(Input::PoolApplied(spec)),
+            Err(error) => tracing::warn!(pool = %name, "{error}"),
         }
         self.metrics_of_pool(&name);
         self.announce_changed();
@@ -83,7 +104,7 @@ impl Core {
         // The allocator never heard of one that was never valid, and says nothing of its end.
         self.pools.remove(name);
         self.metrics.forget_pool(name);
-        self.ipam.handle(Input::PoolDeleted(name.clone()));
+        self.tell_ipam(Input::PoolDeleted(name.clone()));
         self.announce_changed();
     }
 
@@ -104,8 +125,10 @@ impl Core {
         self.gather(Wake::Pool(name));
     }
 
-    fn metrics_of_pool(&self, name: &PoolName) {
-        if let Some(work) = self.pools.get(name) {
+    pub(super) fn metrics_of_pool(&self, name: &PoolName) {
+        if self.leads
+            && let Some(work) = self.pools.get(name)
+        {
             let valid = work.status.problem.is_none() && work.selector.is_none();
             self.metrics.pool(name, &work.status.counts, valid);
         }

@@ -16,7 +16,7 @@ use herald_ipam::{
 use herald_runtime::watch::Change;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::{Core, RETRY_MAX, Wake};
+use super::{Core, RETRY_MAX, Wake, state::Work};
 use crate::{
     conditions::{are_shown, condition, find},
     job::{EventJob, EventKind, Job, ServiceStatus, StatusJob, StatusResult},
@@ -63,6 +63,25 @@ pub(super) struct ServiceWork {
     asked: Option<Instant>,
 }
 
+impl ServiceWork {
+    /// For people who ask.
+    pub(super) fn shown(&self) -> Work<'_> {
+        let publication = self.publication.as_ref();
+        let wanted = publication.map(|publication| match publication.ingress {
+            Ingress::Show(addresses) => addresses.iter().collect(),
+            Ingress::Leave => Vec::new(),
+        });
+        let refusal = publication.and_then(|publication| publication.refusal.as_ref());
+        Work {
+            wanted: wanted.unwrap_or_default(),
+            refusal: refusal.map(ToString::to_string),
+            rival: self.rival.as_ref().map(|rival| rival.managers.as_str()),
+            strikes: self.strikes,
+            writing: self.busy,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Rival {
     managers: String,
@@ -103,7 +122,7 @@ impl Core {
                 for service in missing {
                     self.service_gone(&service);
                 }
-                self.ipam.handle(Input::Synced(List::Services));
+                self.list_came(List::Services);
             }
             Change::Applied(service) => self.service_seen(service),
             Change::Deleted(service) => {
@@ -145,7 +164,7 @@ impl Core {
         }
         let request = service.request();
         if self.index.apply_service(service) {
-            self.ipam.handle(Input::ServiceApplied(request));
+            self.tell_ipam(Input::ServiceApplied(request));
         }
         self.dirty_services.insert(name);
     }
@@ -153,7 +172,7 @@ impl Core {
     /// Deleted, or of another type or class: which of these, only a live GET can tell (rules B8 and B9).
     fn service_gone(&mut self, name: &ServiceRef) {
         let Some(service) = self.index.services.remove(name) else { return };
-        self.ipam.handle(Input::ServiceDeleted(name.clone()));
+        self.tell_ipam(Input::ServiceDeleted(name.clone()));
         // With an address of ours, its release cleans up; without, the conditions that said why would stay behind.
         let told = self.services.get(name).and_then(ServiceWork::told);
         if told.is_none() && service.bears_our_marks() {
@@ -225,7 +244,7 @@ impl Core {
         // A result for a former Service of that name answers nothing that its successor waits for.
         let former = work.publication.as_ref().is_some_and(|publication| publication.owner != *owner);
         if former || std::mem::take(&mut work.awaited) {
-            self.ipam.handle(Input::PublishDone { owner: owner.clone(), result });
+            self.tell_ipam(Input::PublishDone { owner: owner.clone(), result });
         }
     }
 
@@ -409,7 +428,7 @@ impl Core {
         if known.is_some_and(|known| known.owner == service.owner) {
             let request = service.request();
             if self.index.apply_service(service) {
-                self.ipam.handle(Input::ServiceApplied(request));
+                self.tell_ipam(Input::ServiceApplied(request));
             }
         }
         let mut first = None;

@@ -17,7 +17,7 @@ use kube::{
 };
 use tokio::{
     sync::mpsc,
-    time::{Instant, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 
 use super::{MANAGER, TIMEOUT};
@@ -29,22 +29,27 @@ use crate::{
 /// So many events at once, and so many a second on average.
 const BURST: u32 = 50;
 const EVERY: Duration = Duration::from_millis(200);
+/// How long an event waits: on a small control plane its write would compete with the status that users wait for.
+const SETTLE: Duration = Duration::from_millis(100);
 /// So many wait.
 const QUEUE: usize = 256;
 /// The API server's limit for a note, in bytes.
 const NOTE: usize = 1024;
 
+/// An event, and when it was handed in: for people, and for [`SETTLE`].
+type Told = (EventJob, Timestamp, Instant);
+
 /// Where events are handed in.
 #[derive(Clone, Debug)]
 pub struct Events {
-    queue: mpsc::Sender<(EventJob, Timestamp)>,
+    queue: mpsc::Sender<Told>,
     metrics: Metrics,
 }
 
 impl Events {
     /// Hands an event in; drops it if too many wait.
     pub fn tell(&self, event: EventJob, now: Timestamp) {
-        if self.queue.try_send((event, now)).is_err() {
+        if self.queue.try_send((event, now, Instant::now())).is_err() {
             self.metrics.event_dropped();
         }
     }
@@ -56,12 +61,13 @@ pub fn event_writer(
     instance: String,
     metrics: Metrics,
 ) -> (Events, impl Future<Output = ()>) {
-    let (queue, mut waiting) = mpsc::channel::<(EventJob, Timestamp)>(QUEUE);
+    let (queue, mut waiting) = mpsc::channel::<Told>(QUEUE);
     let events = Events { queue, metrics: metrics.clone() };
     let run = async move {
         // A bucket of BURST tokens that gains one in every EVERY, kept as the time at which it would be full.
         let mut full = Instant::now();
-        while let Some((job, time)) = waiting.recv().await {
+        while let Some((job, time, handed_in)) = waiting.recv().await {
+            sleep_until(handed_in + SETTLE).await;
             let now = Instant::now();
             full = full.max(now) + EVERY;
             if full.duration_since(now) > EVERY * BURST {

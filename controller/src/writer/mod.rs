@@ -1,6 +1,6 @@
 //! The writer: carries jobs out against the API server and says what came of each.
 //!
-//! What must always hold: every write is conditional (rule B3); each request has its own time limit; what has no known
+//! What must always hold: every write is conditional (rule B3) and begun only while this process leads (B14); each request has its own time limit; what has no known
 //! outcome (a time-out, a server that is away or busy) is tried again with back-off until it has one; and nothing is
 //! decided here that the core could decide: what was found is handed back as data.
 
@@ -11,8 +11,12 @@ mod status;
 
 use std::{fmt, time::Duration};
 
+use herald_runtime::lease::Leadership;
 use kube::{Client, core::Status};
-use tokio::time::{sleep, timeout};
+use tokio::{
+    sync::watch::Receiver,
+    time::{Instant, sleep, timeout},
+};
 
 pub use self::event::{Events, event_writer};
 use crate::{
@@ -39,6 +43,9 @@ const CONFLICTS: u32 = 8;
 pub struct Writer {
     client: Client,
     class: Option<String>,
+    leadership: Receiver<Leadership>,
+    /// Time limit of one request.
+    limit: Duration,
     metrics: Metrics,
 }
 
@@ -72,9 +79,27 @@ impl Answer {
 }
 
 impl Writer {
-    /// A writer for Services of this class.
-    pub fn new(client: Client, class: Option<String>, metrics: Metrics) -> Self {
-        Self { client, class, metrics }
+    /// A writer for Services of this class, that writes only while it leads. `limit`: of one request, at most 5 s.
+    pub fn new(
+        client: Client,
+        class: Option<String>,
+        leadership: Receiver<Leadership>,
+        limit: Duration,
+        metrics: Metrics,
+    ) -> Self {
+        Self { client, class, leadership, limit: limit.min(TIMEOUT), metrics }
+    }
+
+    /// Waits until a request may begin (rule B14). A process that stood still may find that its time is over before
+    /// anybody has told it; then this job is about to be dropped, or its lease is about to be renewed.
+    async fn may_begin(&self) {
+        let mut leadership = self.leadership.clone();
+        let may =
+            leadership.wait_for(|leadership| leadership.may_write(Instant::now().into_std())).await.is_ok();
+        if !may {
+            // Nobody can lead any more: the process ends.
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Carries a job out. Events go to [`event_writer`] instead and give nothing here.
@@ -105,7 +130,8 @@ impl Writer {
         let mut pause = PAUSE_MIN;
         let mut busy = 0;
         loop {
-            let trouble = match timeout(TIMEOUT, request()).await {
+            self.may_begin().await;
+            let trouble = match timeout(self.limit, request()).await {
                 Ok(Ok(object)) => {
                     self.metrics.requested(kind, "ok");
                     return Ok(object);
@@ -129,7 +155,7 @@ impl Writer {
                     return Err(Answer::Refused(error.to_string()));
                 }
                 Ok(Err(error)) => error.to_string(),
-                Err(_) => "no answer within 5 s".to_owned(),
+                Err(_) => format!("no answer within {:?}", self.limit),
             };
             self.metrics.requested(kind, "retried");
             tracing::debug!(kind, trouble, "trying again");

@@ -57,7 +57,11 @@ impl Allocator {
             self.listed(address, owner, listed, place);
         }
         for share in shares.iter().filter(|share| !listed.contains(&share.owner)) {
-            self.unlisted(address, share, record.as_ref());
+            // Whom it shows the address with already, it can stand beside.
+            let shown = self.services.get(&share.owner.service).is_some_and(|it| it.may_show(address));
+            let new = |other: &&Owner| !shown || shares.iter().all(|share| share.owner != **other);
+            let strangers: Vec<Owner> = listed.iter().filter(new).cloned().collect();
+            self.unlisted(address, share, record.as_ref(), &strangers);
         }
         self.rekey(address);
         self.next_write(address);
@@ -93,7 +97,13 @@ impl Allocator {
         others.is_empty() || shows(owner) || self.fits_beside(address, owner, &others)
     }
 
-    fn unlisted(&mut self, address: IpAddr, share: &Share, record: Option<&AddressRecord>) {
+    fn unlisted(
+        &mut self,
+        address: IpAddr,
+        share: &Share,
+        record: Option<&AddressRecord>,
+        strangers: &[Owner],
+    ) {
         let owner = &share.owner;
         // What its status shows stays recorded until the status shows something else.
         let wants = self.services.get(&owner.service).is_some_and(|service| {
@@ -103,7 +113,7 @@ impl Allocator {
         let key = self.services.get(&owner.service).and_then(|service| service.request.key());
         let open = record.is_none_or(|record| {
             let reserved = record.claim.as_ref().is_some_and(|claim| !claim.admits(&owner.service, key));
-            !record.terminating && !reserved && self.fits_beside(address, owner, &record.services)
+            !record.terminating && !reserved && self.fits_beside(address, owner, strangers)
         });
         if wants && open && matches!(share.phase, Phase::Held | Phase::Wanted) {
             self.ledger.update(address, |entry| entry.set(owner, Phase::Wanted));

@@ -1,5 +1,6 @@
 //! The core, driven directly: recorded objects in, jobs out, carried out by a model of the API server.
 
+mod leading;
 mod world;
 
 use std::time::Duration;

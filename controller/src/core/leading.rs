@@ -1,0 +1,93 @@
+//! Leading and standing by (rules B11 and B14).
+//!
+//! Who stands by keeps its index warm and decides nothing: there is no allocator then. Who begins to lead builds one
+//! from the index, the way a process does that has just started: what exists is adopted, every address's users are
+//! checked by a live read before the address can be given out, and nothing of an earlier leadership is carried on.
+
+use herald_ipam::{Allocator, Input, List};
+
+use super::{Core, Wake, advertisements::DEPARTED};
+use crate::job::Job;
+
+impl Core {
+    /// Begins to lead.
+    pub(super) fn lead(&mut self) {
+        if std::mem::replace(&mut self.leads, true) {
+            return;
+        }
+        for pool in self.index.pools.values() {
+            let meaning = pool.meaning();
+            let work = self.pools.entry(pool.name.clone()).or_default();
+            match work.note_meaning(meaning) {
+                Ok(spec) => self.ipam.handle(Input::PoolApplied(spec)),
+                Err(error) => tracing::warn!(pool = %pool.name, "{error}"),
+            }
+        }
+        for (name, labels) in &self.index.namespaces {
+            self.ipam.handle(Input::NamespaceApplied { name: name.clone(), labels: labels.clone() });
+        }
+        for service in self.index.services.values() {
+            self.ipam.handle(Input::ServiceApplied(service.request()));
+        }
+        for address in self.index.addresses.values() {
+            self.ipam.handle(Input::AddressApplied(address.record()));
+        }
+        // Written by us in an earlier leadership, and lacking in a list: only a live GET can tell.
+        self.jobs.extend(self.index.untold.iter().map(|address| Job::Read(*address)));
+        for list in &self.listed {
+            self.ipam.handle(Input::Synced(*list));
+        }
+        self.dirty_services.extend(self.index.services.keys().cloned());
+        let pools: Vec<_> = self.index.pools.keys().cloned().collect();
+        for pool in pools {
+            self.metrics_of_pool(&pool);
+            self.gather(Wake::Pool(pool));
+        }
+        self.forget_departed();
+        if !self.departed.is_empty() {
+            self.wake(DEPARTED, Wake::Announce);
+        }
+        self.announce_changed();
+    }
+
+    /// Leads no longer: whatever was under way is nobody's business any more, and its results are not wanted.
+    pub(super) fn stand_by(&mut self) {
+        if !std::mem::replace(&mut self.leads, false) {
+            return;
+        }
+        self.ipam = Allocator::new();
+        self.open = None;
+        self.services.clear();
+        // Revisions are kept: they must go on growing (rule B18).
+        self.addresses.values_mut().for_each(super::addresses::AddressWork::abandon);
+        for pool in std::mem::take(&mut self.pools).into_keys() {
+            self.metrics.forget_pool(&pool);
+        }
+        self.advertisements_busy.clear();
+        self.retries = 0;
+        self.failed = 0;
+        self.calm_since = None;
+        self.rest();
+    }
+
+    /// Drops what only a leader would do.
+    pub(super) fn rest(&mut self) {
+        self.dirty_addresses.clear();
+        self.dirty_services.clear();
+        self.timers.clear();
+        self.jobs.clear();
+    }
+
+    /// Tells the allocator, if there is one.
+    pub(super) fn tell_ipam(&mut self, input: Input) {
+        if self.leads {
+            self.ipam.handle(input);
+        }
+    }
+
+    /// A list that decides who may have what is there.
+    pub(super) fn list_came(&mut self, list: List) {
+        self.listed.insert(list);
+        self.tell_ipam(Input::Synced(list));
+    }
+}

@@ -1,0 +1,86 @@
+//! Leading, standing by, and leading again.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{pair, world::World};
+
+#[test]
+fn who_stands_by_writes_nothing_whatever_happens_and_serves_it_all_once_it_leads() {
+    let mut world = World::running(&["10.0.0.0/30"]);
+    world.service("web", &json!({}), &json!({}));
+    world.settle();
+    world.stand_by();
+    world.service("late", &json!({}), &json!({}));
+    world.delete_service("web");
+    world.pool("more", &json!({"addresses": ["10.0.1.0/30"]}));
+    world.advertisement("ad", &json!({"ipAddressPools": ["nowhere"]}));
+    world.pass(Duration::from_mins(10));
+    assert_eq!(world.writes, Vec::<&str>::new());
+    world.lead();
+    assert_eq!(world.shows("late"), ["10.0.0.1"], "what the deleted one had is given back first");
+    assert!(world.address("10.0.0.0").is_none(), "its user is gone, as a live read says");
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.pool_condition("more"), pair("True", "InForce"));
+    assert_eq!(world.advertisement_reason("ad"), "UnknownPool");
+    world.check();
+}
+
+#[test]
+fn what_was_under_way_when_leadership_ended_is_decided_anew() {
+    let mut world = World::running(&["10.0.0.0/30"]);
+    world.settle();
+    world.hold();
+    world.service("web", &json!({}), &json!({}));
+    world.stand_by();
+    world.delete_service("web");
+    world.service("other", &json!({}), &json!({}));
+    world.let_go();
+    assert_eq!(world.writes, Vec::<&str>::new());
+    world.lead();
+    assert_eq!(world.shows("other"), ["10.0.0.0"]);
+    world.check();
+}
+
+#[test]
+fn a_leader_that_leads_again_over_the_same_objects_writes_nothing() {
+    let mut world = World::running(&["10.0.0.0/30", "fd00::/120"]);
+    world.service("web", &json!({}), &json!({}));
+    world.service("wrong", &json!({"metallb.io/address-pool": "nope"}), &json!({}));
+    world.held_by("10.0.0.0", Some("n2"));
+    world.settle();
+    for _ in 0..2 {
+        world.stand_by();
+        world.pass(Duration::from_mins(1));
+        world.lead();
+        world.pass(Duration::from_mins(1));
+        assert_eq!((world.writes.clone(), world.events.len()), (Vec::new(), 0));
+    }
+    assert_eq!(world.shows("web"), ["10.0.0.0"]);
+    world.check();
+}
+
+#[test]
+fn lists_that_come_while_standing_by_count_when_it_leads() {
+    let mut world = World::new();
+    world.stand_by();
+    world.pool("default", &json!({"addresses": ["10.0.0.0/30"]}));
+    world.service("web", &json!({}), &json!({}));
+    world.start();
+    assert_eq!(world.writes, Vec::<&str>::new());
+    world.lead();
+    assert_eq!(world.shows("web"), ["10.0.0.0"]);
+}
+
+#[test]
+fn revisions_go_on_growing_over_a_change_of_leaders() {
+    let mut world = World::running(&["10.0.0.0/30"]);
+    world.service("web", &json!({}), &json!({}));
+    let revision = |world: &World| world.address("10.0.0.0").unwrap().spec.revision;
+    let before = revision(&world);
+    world.stand_by();
+    world.lead();
+    world.advertisement("ad", &json!({"nodeSelectors": [{"matchLabels": {"node": "n2"}}]}));
+    assert!(revision(&world) > before);
+}
