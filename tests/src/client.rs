@@ -79,6 +79,27 @@ impl Host {
         sent.with_context(|| format!("a datagram to {address}")).map(drop)
     }
 
+    /// Asks a program of this host for `path` and gives the whole answer: head and body.
+    pub fn ask_http(&self, target: SocketAddr, path: &str) -> Result<String> {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {target}\r\nConnection: close\r\n\r\n");
+        let asked = move || -> std::io::Result<String> {
+            let mut stream = TcpStream::connect_timeout(&target, PATIENCE)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.write_all(request.as_bytes())?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            Ok(answer)
+        };
+        self.netns.run(asked)?.with_context(|| format!("GET http://{target}{path} on {}", self.name))
+    }
+
+    /// The value of a sample in a program's `/metrics`, with its labels as they are printed; 0 where there is none yet.
+    pub fn metric(&self, target: SocketAddr, sample: &str) -> Result<u64> {
+        let metrics = self.ask_http(target, "/metrics")?;
+        let found = metrics.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+        found.map_or(Ok(0), |value| value.parse().with_context(|| format!("{sample} is {value}")))
+    }
+
     /// Fetches `http://address:port/`, once.
     pub fn http_get(&self, address: IpAddr, port: u16) -> Result<Page> {
         let target = SocketAddr::new(address, port);

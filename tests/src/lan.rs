@@ -55,6 +55,23 @@ impl Host {
         Ok(entries.into_iter().find(|entry| entry.dst == address))
     }
 
+    /// Brings interface `name` up with the host's addresses and default routes, which it may have lost with its link.
+    pub fn configure(&self, name: &str) -> Result<()> {
+        let (v4, v6) = (self.v4, self.v6);
+        let mut commands = vec![
+            format!("link set {name} up"),
+            format!("addr replace {v4}/16 dev {name}"),
+            format!("addr replace {v6}/64 dev {name} nodad"),
+        ];
+        let gateway = Ipv4Addr::new(192, 168, 0, GATEWAY);
+        if v4 != gateway {
+            // Both families: without a default route a connection to an IPv6 ClusterIP fails before kube-proxy's DNAT.
+            commands.push(format!("route replace default via {gateway}"));
+            commands.push(format!("route replace default via fd98::{GATEWAY}"));
+        }
+        self.netns.ip(&commands.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
     /// A socket that sends whole Ethernet frames through `eth0`.
     pub fn sender(&self) -> Result<L2Socket> {
         let opened = self.netns.run(|| anyhow::Ok(L2Socket::open(if_nametoindex("eth0")?, &[])?))?;
@@ -127,25 +144,24 @@ impl Lan {
         ] {
             netns.sysctl(key, value)?;
         }
+        let host = Host { name: name.to_owned(), netns, v4, v6, mac: MacAddr::zero() };
+        self.wire(host)
+    }
+
+    /// Gives a host whose `eth0` was deleted a new one, with another MAC address, in the same place.
+    pub fn replug(&self, host: &Host) -> Result<Host> {
+        self.wire(host.clone())
+    }
+
+    fn wire(&self, mut host: Host) -> Result<Host> {
+        let (name, inside) = (&host.name, host.netns.name());
         self.netns.ip(&[
-            &format!("link add {name} type veth peer name eth0 netns {}", netns.name()),
+            &format!("link add {name} type veth peer name eth0 netns {inside}"),
             &format!("link set {name} master br0 up"),
         ])?;
-        let mut commands = vec![
-            "link set eth0 up".to_owned(),
-            format!("addr add {v4}/16 dev eth0"),
-            format!("addr add {v6}/64 dev eth0 nodad"),
-        ];
-        if number != GATEWAY {
-            // Both families: without a default route a connection to an IPv6 ClusterIP fails before kube-proxy's DNAT.
-            commands.push(format!("route add default via 192.168.0.{GATEWAY}"));
-            commands.push(format!("route add default via fd98::{GATEWAY}"));
-        }
-        let commands: Vec<&str> = commands.iter().map(String::as_str).collect();
-        netns.ip(&commands)?;
-        let mac = link_mac(&netns, "eth0")?;
-        let host = Host { name: name.to_owned(), netns, v4, v6, mac };
-        locked(&self.hosts).insert(name.to_owned(), host.clone());
+        host.configure("eth0")?;
+        host.mac = link_mac(&host.netns, "eth0")?;
+        locked(&self.hosts).insert(host.name.clone(), host.clone());
         Ok(host)
     }
 

@@ -47,8 +47,8 @@ pub enum What {
     Arp(Arp),
     /// Neighbour solicitation or advertisement.
     Ndp(Ndp),
-    /// A speaker's message, not looked into.
-    Hello,
+    /// A speaker's message, not looked into: the whole frame.
+    Hello(Vec<u8>),
 }
 
 impl Seen {
@@ -202,7 +202,7 @@ fn read(bytes: &[u8], sender: &LinkAddr, ports: &HashMap<usize, String>) -> Opti
     let what = match frame.payload {
         Payload::Arp(arp) => What::Arp(arp),
         Payload::Ndp(ndp) => What::Ndp(ndp),
-        Payload::Hello(_) => What::Hello,
+        Payload::Hello(_) => What::Hello(bytes.to_vec()),
         Payload::Echo(_) => return None,
     };
     Some(Seen { at, from, source: frame.ethernet.source, destination: frame.ethernet.destination, what })

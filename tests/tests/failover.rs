@@ -93,7 +93,7 @@ fn holdings(lab: &Lab, addresses: &[IpAddr]) -> Result<BTreeMap<IpAddr, String>>
 /// Waits until the speaker of a node that came back says hello again, and has listened as long as a newcomer must.
 fn await_member(sniffer: &Sniffer, node: &str, since: Instant) -> Result<()> {
     let hello =
-        |frame: &herald_lab::Seen| matches!(frame.what, herald_lab::What::Hello) && frame.from == node;
+        |frame: &herald_lab::Seen| matches!(frame.what, herald_lab::What::Hello(_)) && frame.from == node;
     let first = sniffer.wait_for(since, PATIENCE, hello).with_context(|| format!("{node} says no hello"))?;
     // A newcomer that would take something takes it right after its second of listening (rules A24, A33).
     sniffer.wait_for(first.at + Duration::from_secs(2), PATIENCE, hello)?;
@@ -270,7 +270,7 @@ fn a_third_of_all_frames_lost_moves_nothing() -> Result<()> {
     let begun = Instant::now();
     lab.lan().set_loss(30)?;
     // Ten seconds of hellos: fixed timeouts of three intervals would be wrong some five times in them.
-    let hello = |frame: &herald_lab::Seen| matches!(frame.what, herald_lab::What::Hello);
+    let hello = |frame: &herald_lab::Seen| matches!(frame.what, herald_lab::What::Hello(_));
     scene.sniffer.wait_for(begun + Duration::from_secs(10), PATIENCE, hello)?;
     lab.lan().heal()?;
     let moved = |frame: &herald_lab::Seen| {

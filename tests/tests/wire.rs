@@ -28,7 +28,7 @@ impl Scene {
         let sniffer = Sniffer::start(lab.lan())?;
         let begun = Instant::now();
         for node in lab.repair()? {
-            let hello = |frame: &Seen| matches!(frame.what, What::Hello) && frame.from == node;
+            let hello = |frame: &Seen| matches!(frame.what, What::Hello(_)) && frame.from == node;
             sniffer.wait_for(begun, PATIENCE, hello)?;
             sniffer.wait_for(Instant::now() + Duration::from_secs(2), PATIENCE, hello)?;
         }

@@ -118,7 +118,12 @@ impl Cluster {
     /// Waits until all pods of Herald are ready.
     pub fn await_herald(&self) -> Result<()> {
         for object in ["deployment/herald-controller", "daemonset/herald-speaker"] {
-            self.kubectl(&["rollout", "status", "--namespace", NAMESPACE, object, "--timeout=120s"])?;
+            let status =
+                self.kubectl(&["rollout", "status", "--namespace", NAMESPACE, object, "--timeout=90s"]);
+            if status.is_err() {
+                self.report(&["describe", "pods", "--namespace", NAMESPACE]);
+            }
+            status?;
         }
         Ok(())
     }
