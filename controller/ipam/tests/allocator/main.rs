@@ -9,6 +9,8 @@ mod random;
 #[cfg(test)]
 mod scenarios;
 #[cfg(test)]
+mod semantics;
+#[cfg(test)]
 mod sharing;
 #[cfg(test)]
 mod world;

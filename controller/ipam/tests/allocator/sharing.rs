@@ -299,6 +299,26 @@ fn a_deleted_record_of_a_shared_address_is_made_again_for_all() {
 }
 
 #[test]
+fn a_record_deleted_while_somebody_joins_who_is_gone_already_is_made_again() {
+    let mut world = settled(&[pool("p", &["10.0.0.1"])]);
+    world.create_exposing("a", 0, V4, sharing("k", anything()), exposure(&[80]));
+    world.settle();
+    world.create_exposing("b", 1, V4, sharing("k", anything()), exposure(&[443]));
+    world.deliver(SERVICES);
+    assert!(matches!(world.jobs.as_slice(), [Output::Take(_)]), "{:?}", world.jobs);
+    // The join finds nothing and creates it anew, for a Service that nobody needs it for any more.
+    world.delete_lbip(ip("10.0.0.1"));
+    world.delete_service("b");
+    world.deliver(SERVICES);
+    world.deliver(ADDRESSES);
+    world.settle();
+    assert_eq!(
+        (world.shown("a"), users(&world, "10.0.0.1")),
+        (vec!["10.0.0.1".into()], vec!["default/a".into()])
+    );
+}
+
+#[test]
 fn two_who_show_one_address_without_a_record_are_adopted_together_if_they_may_share() {
     let mut world = World::open();
     world.apply_pool(pool("p", &["10.0.0.1-10.0.0.9"]));

@@ -3,16 +3,21 @@
 //! The writer keeps the contract written at `Take`, `Publication` and `Release`. After every write the world checks
 //! what must hold at every moment (see [`World::check`]).
 
+mod answers;
+mod make;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
 use herald_ipam::{
     AddressRecord, Addresses, Allocator, Claim, CreatedAt, Exposure, Families, Family, FamilyPolicy, Ingress,
     Input, Labels, List, Output, Owner, PoolName, PoolSpec, PoolStatus, Port, Protocol, Publication,
-    PublishResult, ReclaimPolicy, Refusal, Release, ReleaseResult, ReleaseThen, ReleaseWhen, ServiceRef,
-    ServiceRequest, SharingKey, SharingPreference, SharingScope, Take, TakeHow, TakeResult, Uid, Version,
-    Wanted,
+    PublishResult, ReclaimPolicy, Refusal, Release, ReleaseResult, ReleaseThen, ReleaseWhen, RequestError,
+    ServiceRef, ServiceRequest, SharingKey, SharingPreference, SharingScope, Take, TakeHow, TakeResult, Uid,
+    Version, Wanted,
 };
+
+pub(crate) use make::*;
 
 /// A Service as the API server has it.
 #[derive(Clone, Debug)]
@@ -127,6 +132,21 @@ impl World {
         self.tell_service(&service);
     }
 
+    pub(crate) fn create_labelled(&mut self, name: &str, key: &str, value: &str, wanted: Wanted) {
+        self.create_service(name, 0, V4, wanted);
+        let Some(api) = self.services.get_mut(&service(name)) else { return };
+        api.request.labels = [(key.to_owned(), value.to_owned())].into();
+        let request = api.request.clone();
+        // Nobody has been told of it without the label.
+        self.lagging[SERVICES].clear();
+        self.lagging[SERVICES].push_back(Input::ServiceApplied(request));
+    }
+
+    pub(crate) fn label_namespace(&mut self, name: &str, key: &str, value: &str) {
+        let labels = [(key.to_owned(), value.to_owned())].into();
+        self.handle(Input::NamespaceApplied { name: name.to_owned(), labels });
+    }
+
     pub(crate) fn delete_service(&mut self, name: &str) {
         let service = service(name);
         if let Some(api) = self.services.remove(&service) {
@@ -154,11 +174,18 @@ impl World {
     }
 
     pub(crate) fn ask(&mut self, name: &str, families: Families, wanted: Wanted) {
+        if let Some(api) = self.services.get_mut(&service(name)) {
+            api.request.families = families;
+        }
+        self.ask_for(name, Ok(wanted));
+    }
+
+    pub(crate) fn ask_for(&mut self, name: &str, wanted: Result<Wanted, RequestError>) {
         let (service, version) = (service(name), self.next_version());
-        self.note(format!("{service} asks for {families:?} {wanted:?}"));
         let Some(api) = self.services.get_mut(&service) else { return };
-        api.request.families = families;
-        api.request.wanted = Ok(wanted);
+        let families = api.request.families;
+        self.history.push(format!("{service} asks for {families:?} {wanted:?}"));
+        api.request.wanted = wanted;
         api.request.version = version;
         api.settled = Addresses::default();
         self.tell_service(&service);
@@ -380,155 +407,6 @@ impl World {
     }
 }
 
-/// The API server's answers.
-impl World {
-    fn do_take(&mut self, take: Take) -> Input {
-        let Take { address, pool, owner, how, sharing } = take;
-        let found = self.lbips.get(&address).cloned();
-        let result = match (found, &how) {
-            (Some(record), _) if record.services.contains(&owner) => TakeResult::Taken(record.version),
-            (Some(record), TakeHow::Claim | TakeHow::Join { .. })
-                if record.services.iter().all(|other| may_stand_beside(&how, other))
-                    && record.services.len() < 64
-                    && !record.terminating
-                    && record.claim.as_ref().is_none_or(|claim| {
-                        claim.admits(&owner.service, sharing.as_ref().map(|terms| &terms.key))
-                    }) =>
-            {
-                let version = self.next_version();
-                let pool = Some(pool);
-                let mut services = record.services.clone();
-                services.push(owner.clone());
-                self.lbips.insert(address, AddressRecord { version, pool, services, sharing, ..record });
-                self.tell_address(address);
-                TakeResult::Taken(version)
-            }
-            (Some(record), _) => TakeResult::Held(record),
-            (None, _) => {
-                let version = self.next_version();
-                let services = vec![owner.clone()];
-                let record = AddressRecord {
-                    address,
-                    version,
-                    pool: Some(pool),
-                    services,
-                    claim: None,
-                    sharing,
-                    terminating: false,
-                };
-                self.lbips.insert(address, record);
-                self.tell_address(address);
-                TakeResult::Taken(version)
-            }
-        };
-        Input::TakeDone { address, owner, result }
-    }
-
-    fn do_publish(&mut self, publication: &Publication) -> Input {
-        let owner = publication.owner.clone();
-        let version = self.next_version();
-        let api = self.services.get_mut(&owner.service);
-        let asks_for_more =
-            api.as_ref().and_then(|api| api.refusal.as_ref()).is_some_and(|refusal| !refusal.is_complaint());
-        let result = match api.filter(|api| api.request.owner == owner && api.balanced) {
-            None => PublishResult::Gone,
-            Some(api) if api.request.version != publication.version => PublishResult::Stale,
-            Some(api) => {
-                let shown = match publication.ingress {
-                    Ingress::Show(addresses) => addresses.iter().collect(),
-                    Ingress::Leave => api.request.shown.clone(),
-                };
-                let same = shown == api.request.shown
-                    && api.refusal == publication.refusal
-                    && api.pool == publication.pool;
-                api.request.shown = shown;
-                api.refusal.clone_from(&publication.refusal);
-                api.pool.clone_from(&publication.pool);
-                if same {
-                    PublishResult::Published(api.request.version)
-                } else {
-                    api.request.version = version;
-                    self.tell_service(&owner.service);
-                    PublishResult::Published(version)
-                }
-            }
-        };
-        if let (Ingress::Show(addresses), PublishResult::Published(_)) = (publication.ingress, &result) {
-            self.check_settled(&owner.service, addresses, asks_for_more);
-        }
-        Input::PublishDone { owner, result }
-    }
-
-    fn do_release(&mut self, release: Release) -> Input {
-        let Release { address, owner, when, then } = release;
-        let alive =
-            self.services.get(&owner.service).filter(|api| api.request.owner == owner && api.balanced);
-        let in_use = match (alive, when) {
-            (Some(api), ReleaseWhen::NotShown) => api.request.shown.contains(&address),
-            (alive, _) => alive.is_some(),
-        };
-        if in_use {
-            return Input::ReleaseDone { address, result: ReleaseResult::StillInUse };
-        }
-        let dead =
-            self.services.get_mut(&owner.service).filter(|api| api.request.owner == owner && !api.balanced);
-        if let Some(api) = dead {
-            api.request.shown.retain(|shown| *shown != address);
-        }
-        let version = self.next_version();
-        let result = match self.lbips.get_mut(&address) {
-            None => ReleaseResult::Released(Version::default()),
-            Some(record)
-                if !record.services.contains(&owner)
-                    || (then == ReleaseThen::Leave) == (record.services.len() == 1) =>
-            {
-                ReleaseResult::Changed(record.clone())
-            }
-            Some(record) => {
-                record.services.retain(|other| *other != owner);
-                let last = record.version;
-                match then {
-                    ReleaseThen::Delete => {
-                        self.lbips.remove(&address);
-                        self.tell_deleted(address);
-                        ReleaseResult::Released(last)
-                    }
-                    then => {
-                        if let ReleaseThen::Reserve(claim) = then {
-                            record.claim = Some(claim);
-                        }
-                        record.version = version;
-                        self.tell_address(address);
-                        ReleaseResult::Released(version)
-                    }
-                }
-            }
-        };
-        Input::ReleaseDone { address, result }
-    }
-
-    fn tell_service(&mut self, service: &ServiceRef) {
-        if let Some(api) = self.services.get(service).filter(|api| api.balanced) {
-            self.lagging[SERVICES].push_back(Input::ServiceApplied(api.request.clone()));
-        }
-    }
-
-    fn tell_address(&mut self, address: IpAddr) {
-        let record = self.lbips.get(&address).cloned();
-        self.lagging[ADDRESSES].extend(record.map(Input::AddressApplied));
-    }
-
-    fn tell_deleted(&mut self, address: IpAddr) {
-        let version = self.next_version();
-        self.lagging[ADDRESSES].push_back(Input::AddressDeleted { address, version });
-    }
-
-    fn next_version(&mut self) -> Version {
-        self.version += 1;
-        Version(self.version)
-    }
-}
-
 /// What must hold at every moment.
 impl World {
     /// No two Services show one address, and no LoadBalancerIP has two owners.
@@ -555,6 +433,11 @@ impl World {
             spec.sharing_scope == SharingScope::Cluster && crate::model::members(spec).contains(address)
         });
         let mine = &self.told[&owner.service];
+        // Its record was deleted by hand while others joined: it is put back, to those it shares with already.
+        let api = self.services.get(&owner.service).filter(|api| api.request.owner == *owner);
+        if self.deleted.contains(address) && api.is_some_and(|api| api.request.shown.contains(address)) {
+            return;
+        }
         for other in beside {
             let Some(theirs) = self.told.get(&other.service) else {
                 panic!("{owner:?} joins {other:?}, whom nobody knows:\n{}", self.story());
@@ -600,86 +483,6 @@ impl World {
     pub(crate) fn refusal(&self, name: &str) -> String {
         self.services[&service(name)].refusal.as_ref().map(ToString::to_string).unwrap_or_default()
     }
-}
-
-/// `web` is `default/web`.
-pub(crate) fn service(name: &str) -> ServiceRef {
-    let (namespace, name) = name.split_once('/').unwrap_or(("default", name));
-    ServiceRef::new(namespace, name)
-}
-
-pub(crate) fn ip(text: &str) -> IpAddr {
-    text.parse().unwrap()
-}
-
-pub(crate) fn pool(name: &str, addresses: &[&str]) -> PoolSpec {
-    PoolSpec {
-        name: PoolName::new(name),
-        created: CreatedAt(0),
-        addresses: addresses.iter().map(ToString::to_string).collect(),
-        excluded: Vec::new(),
-        avoid_buggy_ips: false,
-        auto_assign: true,
-        allocation: None,
-        reclaim: ReclaimPolicy::Delete,
-        sharing: SharingPreference::WhenFull,
-        sharing_scope: SharingScope::Namespace,
-        limit_per_namespace: None,
-    }
-}
-
-/// These TCP ports, of pods of its own, from any node.
-pub(crate) fn exposure(ports: &[u16]) -> Exposure {
-    let ports = ports.iter().map(|number| Port { protocol: Protocol::Tcp, number: *number });
-    Exposure { ports: ports.collect(), ..Default::default() }
-}
-
-/// The same from nodes with pods of this name only.
-pub(crate) fn local(ports: &[u16], pods: &str) -> Exposure {
-    let selector = [("app".to_owned(), pods.to_owned())].into();
-    Exposure { local: true, selector, ..exposure(ports) }
-}
-
-/// The rule in the words of the documentation: same key, one namespace unless the pool opens it, no port in common,
-/// and the same pods where one of the two is Local.
-pub(crate) fn may_share(one: &ServiceRequest, other: &ServiceRequest, open: bool) -> bool {
-    let key = |it: &ServiceRequest| it.wanted.as_ref().ok().and_then(|wanted| wanted.sharing.clone());
-    let same_key = key(one).is_some() && key(one) == key(other);
-    let namespace = open || one.owner.service.namespace == other.owner.service.namespace;
-    let ports = one.exposure.ports.is_disjoint(&other.exposure.ports);
-    let cluster = !one.exposure.local && !other.exposure.local;
-    let pods =
-        cluster || (!one.exposure.selector.is_empty() && one.exposure.selector == other.exposure.selector);
-    same_key && namespace && ports && pods
-}
-
-fn may_stand_beside(how: &TakeHow, other: &Owner) -> bool {
-    matches!(how, TakeHow::Join { beside } if beside.contains(other))
-}
-
-pub(crate) const V4: Families =
-    Families { policy: FamilyPolicy::SingleStack, primary: Family::V4, dual: false };
-pub(crate) const V6: Families =
-    Families { policy: FamilyPolicy::SingleStack, primary: Family::V6, dual: false };
-pub(crate) const PREFER: Families =
-    Families { policy: FamilyPolicy::PreferDualStack, primary: Family::V4, dual: true };
-pub(crate) const REQUIRE: Families =
-    Families { policy: FamilyPolicy::RequireDualStack, primary: Family::V4, dual: true };
-
-pub(crate) fn anything() -> Wanted {
-    Wanted::default()
-}
-
-pub(crate) fn addresses(addresses: &[&str]) -> Wanted {
-    Wanted { addresses: addresses.iter().map(|text| ip(text)).collect(), ..Default::default() }
-}
-
-pub(crate) fn from_pool(pool: &str) -> Wanted {
-    Wanted { pool: Some(PoolName::new(pool)), ..Default::default() }
-}
-
-pub(crate) fn sharing(key: &str, wanted: Wanted) -> Wanted {
-    Wanted { sharing: Some(SharingKey::new(key)), ..wanted }
 }
 
 fn written(job: &Output) -> Option<IpAddr> {
