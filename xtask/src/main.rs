@@ -8,10 +8,8 @@
     reason = "a command-line tool speaks on its standard streams"
 )]
 
-mod binaries;
 mod crds;
 mod generated;
-mod image;
 mod manifests;
 
 use std::process::{Command, ExitCode};
@@ -36,8 +34,6 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
-    /// Build both programs and write their images to dist/images; needs zig (`make image` gets it).
-    Image(image::Options),
     /// Check that the sans-IO cores depend on nothing that does I/O.
     Cores,
 }
@@ -50,7 +46,6 @@ fn main() -> ExitCode {
     let outcome = match Chore::parse() {
         Chore::Crds { check } => crds::run(check),
         Chore::Manifests { check } => manifests::run(check),
-        Chore::Image(options) => image::run(&options),
         Chore::Cores => cores(),
     };
     match outcome {

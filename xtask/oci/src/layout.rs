@@ -1,5 +1,7 @@
 //! The archive: an OCI image layout that is a docker-archive as well.
 
+use std::collections::BTreeSet;
+
 use serde_json::json;
 
 use crate::{Blob, Error, Packed};
@@ -36,8 +38,12 @@ pub fn archive(name: &str, images: &[Packed]) -> Result<Vec<u8>, Error> {
         append(&mut archive, "manifest.json", &serde_json::to_vec(&docker)?)?;
     }
     let blobs = images.iter().flat_map(|image| [&image.manifest, &image.config, &image.layer]);
+    // Images may share a blob, such as a layer without programs.
+    let mut written = BTreeSet::new();
     for blob in index.iter().chain(blobs) {
-        append(&mut archive, &blob.path(), &blob.bytes)?;
+        if written.insert(&blob.digest) {
+            append(&mut archive, &blob.path(), &blob.bytes)?;
+        }
     }
     Ok(archive.into_inner()?)
 }

@@ -128,7 +128,7 @@ impl Image {
                     "WorkingDir": "/",
                 },
                 "created": created,
-                "history": [{ "created": created, "created_by": "cargo xtask image" }],
+                "history": [{ "created": created, "created_by": "herald-oci" }],
                 "os": "linux",
                 "rootfs": { "diff_ids": [layer.diff_id], "type": "layers" },
             }),

@@ -1,22 +1,23 @@
-//! The images of both programs, their checksums and their lists of ingredients, in `dist/`.
+//! The images of both programs and their lists of ingredients, in `dist/`.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::Context as _;
-use clap::Args;
+use clap::Parser;
 use herald_oci::{Architecture, Capability, File, Image, Packed, archive};
 
 use crate::{
     binaries::{self, PROGRAMS, Source},
-    generated::root,
+    root,
+    sbom::Ingredients,
 };
 
 /// `nonroot` of many base images; the chart runs both programs as this user.
 const USER: u32 = 65532;
 const REPOSITORY: &str = "https://github.com/heraldlb/herald";
 
-/// What `cargo xtask image` is asked for.
-#[derive(Args)]
+/// Builds both programs and writes their images to dist/images.
+#[derive(Parser)]
 pub(crate) struct Options {
     /// amd64 or arm64; both unless given.
     #[arg(long = "arch", value_parser = architecture)]
@@ -31,8 +32,8 @@ fn architecture(text: &str) -> Result<Architecture, String> {
     found.ok_or_else(|| "images are made for amd64 and arm64".to_owned())
 }
 
-/// Builds the programs and writes `dist/images/PROGRAM-linux-ARCH.tar`, and `PROGRAM.tar` for a registry where both
-/// architectures were asked for.
+/// Builds the programs and writes `dist/images/PROGRAM-linux-ARCH.tar` with its `.cdx.json`, and `PROGRAM.tar` for a
+/// registry where both architectures were asked for.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let source = Source::of_workspace()?;
     let directory = root().join("dist/images");
@@ -43,12 +44,16 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     };
     let mut packed: BTreeMap<&str, Vec<Packed>> = BTreeMap::new();
     for &architecture in architectures {
+        let ingredients = Ingredients::of(architecture)?;
         for (program, path) in
             PROGRAMS.into_iter().zip(binaries::build(architecture, &options.profile, &source)?)
         {
             let binary = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+            let stem = format!("{program}-linux-{}", architecture.name());
+            let document = ingredients.document(program, &binary, &source)?;
+            write(&directory.join(format!("{stem}.cdx.json")), document.as_bytes())?;
             let image = image(program, binary, architecture, &source).pack()?;
-            let file = directory.join(format!("{program}-linux-{}.tar", architecture.name()));
+            let file = directory.join(format!("{stem}.tar"));
             write(&file, &archive(&name(program), std::slice::from_ref(&image))?)?;
             println!("{}  {}  {}", image.digest(), mebibytes(image.size()), file.display());
             packed.entry(program).or_default().push(image);

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use herald_oci::Architecture;
 
-use crate::generated::root;
+use crate::root;
 
 /// The programs, which are packages as well.
 pub(crate) const PROGRAMS: [&str; 2] = ["herald-controller", "herald-speaker"];
@@ -39,6 +39,14 @@ impl Source {
             .parse()
             .with_context(|| format!("SOURCE_DATE_EPOCH is {time:?}, not a number of seconds"))?;
         Ok(Self { revision, time })
+    }
+
+    /// When it was committed, as RFC 3339 writes it.
+    pub(crate) fn timestamp(&self) -> anyhow::Result<String> {
+        let time = jiff::Timestamp::from_second(self.time);
+        Ok(time
+            .with_context(|| format!("{} seconds after 1970 is out of the calendar", self.time))?
+            .to_string())
     }
 
     /// As `--version` shows it.

@@ -1,0 +1,287 @@
+//! The list of ingredients of each program (SBOM, CycloneDX 1.5): every crate compiled into it with its version, licence,
+//! checksum and place in the graph, and the C library and standard library it is linked with.
+//!
+//! Written here because `cargo-cyclonedx` and `cargo-sbom` describe the workspace rather than a program: they resolve
+//! features with those of tests, and put this machine's paths, a random number or the time of day into the result, so
+//! that no two are the same.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, bail, ensure};
+use herald_oci::{Architecture, digest};
+use serde_json::{Value, json};
+
+use crate::{
+    binaries::{self, PROGRAMS, Source},
+    root,
+};
+
+/// The C library that Rust's musl targets bring; `musl_is` checks that it is still this one.
+const MUSL: &str = "1.2.5";
+/// Between the parts of a line of `cargo tree`; in no licence and no address.
+const SEPARATOR: char = '|';
+
+/// What the programs of one architecture are made of.
+pub(crate) struct Ingredients {
+    graph: Graph,
+    /// Version of Rust, and so of its standard library.
+    rust: String,
+}
+
+/// Every crate, and what each depends on.
+#[derive(Default)]
+struct Graph {
+    crates: BTreeMap<Key, Crate>,
+    edges: BTreeMap<Key, BTreeSet<Key>>,
+}
+
+/// Name and version.
+type Key = (String, String);
+
+#[derive(Debug, PartialEq)]
+struct Crate {
+    licence: String,
+    repository: String,
+}
+
+impl Ingredients {
+    /// Asks cargo what it compiles for this architecture, with the features it compiles it with.
+    pub(crate) fn of(architecture: Architecture) -> anyhow::Result<Self> {
+        let mut tree = binaries::cargo();
+        tree.args(["tree", "--locked", "--target", binaries::target(architecture)]);
+        tree.args(["--edges", "normal,no-proc-macro", "--prefix", "depth", "--format", "|{p}|{l}|{r}"]);
+        // Both at once, as they are built: features are those that either asks for.
+        for program in PROGRAMS {
+            tree.args(["--package", program]);
+        }
+        let graph = parse(&output(&mut tree)?)?;
+        let rust = output(Command::new("rustc").arg("-vV").current_dir(root()))?;
+        let rust = rust
+            .lines()
+            .find_map(|line| line.strip_prefix("release: "))
+            .context("rustc -vV names no release")?;
+        musl_is(MUSL, architecture)?;
+        Ok(Self { graph, rust: rust.to_owned() })
+    }
+
+    /// The document for one program, whose file has these bytes.
+    pub(crate) fn document(&self, program: &str, binary: &[u8], source: &Source) -> anyhow::Result<String> {
+        let start = self.graph.edges.keys().find(|(name, _)| name == program);
+        let start = start.with_context(|| format!("cargo tree names no {program}"))?;
+        let mut reached = BTreeSet::from([start]);
+        let mut open = vec![start];
+        while let Some(key) = open.pop() {
+            open.extend(self.graph.edges.get(key).into_iter().flatten().filter(|next| reached.insert(next)));
+        }
+        let checksums =
+            checksums(&fs::read_to_string(root().join("Cargo.lock")).context("reading Cargo.lock")?);
+        let mut components = vec![
+            linked("rust-std", &self.rust, "MIT OR Apache-2.0", "https://github.com/rust-lang/rust"),
+            linked("musl", MUSL, "MIT", "https://musl.libc.org"),
+        ];
+        let mut dependencies = Vec::new();
+        for key in &reached {
+            let named = self
+                .graph
+                .crates
+                .get(*key)
+                .with_context(|| format!("cargo tree says nothing about {}", key.0))?;
+            if *key != start {
+                components.push(component(key, named, checksums.get(*key)));
+            }
+            let next: Vec<String> = self.graph.edges.get(*key).into_iter().flatten().map(reference).collect();
+            dependencies.push(json!({ "ref": reference(key), "dependsOn": next }));
+        }
+        let mut subject =
+            component(start, &Crate { licence: "Apache-2.0".to_owned(), repository: String::new() }, None);
+        if let Some(subject) = subject.as_object_mut() {
+            let hash = digest(binary).replace("sha256:", "");
+            subject.insert("type".to_owned(), json!("application"));
+            subject.insert("hashes".to_owned(), json!([{ "alg": "SHA-256", "content": hash }]));
+            let revision = json!([{ "name": "revision", "value": source.revision }]);
+            subject.insert("properties".to_owned(), revision);
+        }
+        let document = json!({
+            "bomFormat": "CycloneDX",
+            "specVersion": "1.5",
+            "version": 1,
+            "metadata": { "component": subject, "timestamp": source.timestamp()? },
+            "components": components,
+            "dependencies": dependencies,
+        });
+        Ok(serde_json::to_string_pretty(&document)? + "\n")
+    }
+}
+
+/// Reads `cargo tree --prefix depth --format '|{p}|{l}|{r}'`. A crate's dependencies stand below its first mention only.
+fn parse(tree: &str) -> anyhow::Result<Graph> {
+    let mut graph = Graph::default();
+    let mut above: Vec<Key> = Vec::new();
+    for line in tree.lines().filter(|line| !line.is_empty()) {
+        let mut parts = line.trim_end_matches(" (*)").split(SEPARATOR);
+        let mut part = || parts.next().with_context(|| format!("cargo tree wrote {line:?}"));
+        let (depth, package, licence, repository) = (part()?, part()?, part()?, part()?);
+        let depth: usize = depth.parse().with_context(|| format!("cargo tree wrote {line:?}"))?;
+        // `name v1.2.3`, for our own `name v1.2.3 (/where/it/is)`.
+        let mut words = package.split(' ');
+        let name = words.next().unwrap_or_default();
+        let version = words.next().and_then(|version| version.strip_prefix('v'));
+        let version = version.with_context(|| format!("cargo tree wrote {line:?}"))?;
+        ensure!(!licence.is_empty(), "{name} {version} names no licence");
+        let key = (name.to_owned(), version.to_owned());
+        above.truncate(depth);
+        if let Some(parent) = above.last() {
+            graph.edges.entry(parent.clone()).or_default().insert(key.clone());
+        }
+        graph.edges.entry(key.clone()).or_default();
+        // Crates of before SPDX expressions wrote a slash for "or".
+        let licence = licence.replace(" / ", " OR ").replace('/', " OR ");
+        graph.crates.insert(key.clone(), Crate { licence, repository: repository.trim_end().to_owned() });
+        above.push(key);
+    }
+    Ok(graph)
+}
+
+/// The checksums in Cargo.lock: of the archive that each crate came in.
+fn checksums(lock: &str) -> BTreeMap<Key, String> {
+    let mut found = BTreeMap::new();
+    for package in lock.split("[[package]]") {
+        let value = |key: &str| {
+            let prefix = format!("{key} = \"");
+            package.lines().find_map(|line| line.strip_prefix(&prefix)?.strip_suffix('"')).map(str::to_owned)
+        };
+        if let (Some(name), Some(version), Some(checksum)) =
+            (value("name"), value("version"), value("checksum"))
+        {
+            found.insert((name, version), checksum);
+        }
+    }
+    found
+}
+
+fn reference((name, version): &Key) -> String {
+    format!("pkg:cargo/{name}@{version}")
+}
+
+fn component(key: &Key, of: &Crate, checksum: Option<&String>) -> Value {
+    let mut component = json!({
+        "type": "library",
+        "bom-ref": reference(key),
+        "name": key.0,
+        "version": key.1,
+        "purl": reference(key),
+        "licenses": [{ "expression": of.licence }],
+    });
+    if let Some(component) = component.as_object_mut() {
+        if let Some(checksum) = checksum {
+            component.insert("hashes".to_owned(), json!([{ "alg": "SHA-256", "content": checksum }]));
+        }
+        if !of.repository.is_empty() {
+            let vcs = json!([{ "type": "vcs", "url": of.repository }]);
+            component.insert("externalReferences".to_owned(), vcs);
+        }
+    }
+    component
+}
+
+/// What is in the program but is no crate.
+fn linked(name: &str, version: &str, licence: &str, website: &str) -> Value {
+    json!({
+        "type": "library",
+        "bom-ref": format!("{name}@{version}"),
+        "name": name,
+        "version": version,
+        "licenses": [{ "expression": licence }],
+        "externalReferences": [{ "type": "website", "url": website }],
+    })
+}
+
+/// Fails where the toolchain's C library is of another version than we say.
+fn musl_is(version: &str, architecture: Architecture) -> anyhow::Result<()> {
+    let sysroot = output(Command::new("rustc").args(["--print", "sysroot"]).current_dir(root()))?;
+    let library: PathBuf =
+        ["lib/rustlib", binaries::target(architecture), "lib/self-contained/libc.a"].iter().collect();
+    let library = Path::new(sysroot.trim()).join(library);
+    let bytes = fs::read(&library).with_context(|| format!("reading {}", library.display()))?;
+    let text = format!("\0{version}\0");
+    if !bytes.windows(text.len()).any(|window| window == text.as_bytes()) {
+        bail!("{} is not musl {version}: correct the version in {}", library.display(), file!());
+    }
+    Ok(())
+}
+
+fn output(command: &mut Command) -> anyhow::Result<String> {
+    let output = command.output().with_context(|| format!("running {command:?}"))?;
+    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    String::from_utf8(output.stdout).with_context(|| format!("reading what {command:?} says"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TREE: &str = "\
+0|herald-controller v0.1.0 (/somewhere/controller)|Apache-2.0|
+1|a v1.0.0|MIT/Apache-2.0|https://example.org/a
+2|b v2.0.0|ISC|
+1|b v2.0.0|ISC| (*)
+
+0|herald-speaker v0.1.0 (/somewhere/speaker)|Apache-2.0|
+1|a v1.0.0|MIT/Apache-2.0|https://example.org/a (*)
+1|c v3.0.0|Zlib|
+";
+
+    fn key(name: &str, version: &str) -> Key {
+        (name.to_owned(), version.to_owned())
+    }
+
+    fn ingredients() -> Ingredients {
+        Ingredients { graph: parse(TREE).unwrap(), rust: "1.95.0".to_owned() }
+    }
+
+    #[test]
+    fn a_program_lists_what_it_reaches_and_nothing_of_the_other_nor_of_this_machine() {
+        let source = Source { revision: "abc".to_owned(), time: 0 };
+        let text = ingredients().document("herald-controller", b"program", &source).unwrap();
+        assert!(!text.contains("/somewhere"), "{text}");
+        let document: Value = serde_json::from_str(&text).unwrap();
+        let names: Vec<&str> =
+            document["components"].as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap()).collect();
+        assert_eq!(names, ["rust-std", "musl", "a", "b"]);
+        assert_eq!(document["components"][2]["licenses"][0]["expression"], "MIT OR Apache-2.0");
+        assert_eq!(
+            document["dependencies"][0],
+            json!({ "ref": "pkg:cargo/a@1.0.0", "dependsOn": ["pkg:cargo/b@2.0.0"] })
+        );
+        assert_eq!(document["metadata"]["timestamp"], "1970-01-01T00:00:00Z");
+        assert!(ingredients().document("herald-nobody", b"", &source).is_err());
+    }
+
+    #[test]
+    fn dependencies_are_known_from_the_first_mention() {
+        let edges = parse(TREE).unwrap().edges;
+        assert_eq!(edges[&key("a", "1.0.0")], BTreeSet::from([key("b", "2.0.0")]));
+        assert_eq!(
+            edges[&key("herald-speaker", "0.1.0")],
+            BTreeSet::from([key("a", "1.0.0"), key("c", "3.0.0")])
+        );
+    }
+
+    #[test]
+    fn a_crate_without_licence_and_a_line_of_another_form_are_refused() {
+        assert!(parse("0|a v1.0.0||").err().unwrap().to_string().contains("a 1.0.0 names no licence"));
+        assert!(parse("0 a v1.0.0").is_err());
+        assert!(parse("0|a|MIT|").is_err());
+    }
+
+    #[test]
+    fn checksums_are_those_of_the_lock_file() {
+        let lock = "version = 4\n\n[[package]]\nname = \"a\"\nversion = \"1.0.0\"\nchecksum = \"00ff\"\n\n[[package]]\nname = \"own\"\nversion = \"0.1.0\"\n";
+        assert_eq!(checksums(lock), BTreeMap::from([(key("a", "1.0.0"), "00ff".to_owned())]));
+    }
+}
