@@ -28,12 +28,10 @@ const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers"
 pub struct About<'a> {
     /// Whether the pool has addresses probed before their first announcement.
     pub conflict_detection: ConflictDetection,
-    /// The labels of the Service that has the address.
-    pub service_labels: &'a Labels,
+    /// The labels of each Service that has the address.
+    pub service_labels: &'a [&'a Labels],
     /// With `externalTrafficPolicy: Local`, the nodes where the Service has endpoints; no other can answer.
     pub endpoints: Option<&'a BTreeSet<String>>,
-    /// Whether every node asks not to announce ([`all_excluded`]).
-    pub ignore_node_exclusion: bool,
 }
 
 /// Where the address may be announced by layer 2. A pool that no advertisement selects is announced from every node.
@@ -43,20 +41,25 @@ pub fn l2(about: About<'_>, of_pool: &[&Meaning], nodes: &LabelsByName, before: 
     let chosen: Vec<&Meaning> = if of_pool.is_empty() {
         vec![&unasked]
     } else {
-        of_pool.iter().copied().filter(|meaning| meaning.selects_service(about.service_labels)).collect()
+        let for_one =
+            |meaning: &&Meaning| about.service_labels.iter().any(|labels| meaning.selects_service(labels));
+        of_pool.iter().copied().filter(for_one).collect()
     };
+    let candidates =
+        nodes.values().filter(|labels| chosen.iter().any(|meaning| meaning.selects_node(labels)));
     L2Announce {
         nodes: node_set(&chosen, nodes, about.endpoints, before),
         interfaces: interfaces(&chosen),
         preferred: preferred(&chosen, nodes, about.endpoints),
         conflict_detection: about.conflict_detection,
-        ignore_node_exclusion: about.ignore_node_exclusion,
+        ignore_node_exclusion: all_excluded(candidates),
     }
 }
 
-/// Whether every node asks not to announce.
-pub fn all_excluded(nodes: &LabelsByName) -> bool {
-    !nodes.is_empty() && nodes.values().all(|labels| labels.contains_key(EXCLUDED))
+/// Whether there are nodes, and all of them ask not to announce.
+pub fn all_excluded<'a>(nodes: impl IntoIterator<Item = &'a Labels>) -> bool {
+    let mut nodes = nodes.into_iter().peekable();
+    nodes.peek().is_some() && nodes.all(|labels| labels.contains_key(EXCLUDED))
 }
 
 fn node_set(
@@ -139,9 +142,8 @@ mod tests {
     fn announce_from(advertisements: &[Meaning], nodes: &LabelsByName, before: &[String]) -> L2Announce {
         let about = About {
             conflict_detection: ConflictDetection::Enabled,
-            service_labels: &labels(&[("app", "web")]),
+            service_labels: &[&labels(&[("app", "web")]), &labels(&[("app", "mail")])],
             endpoints: None,
-            ignore_node_exclusion: all_excluded(nodes),
         };
         l2(about, &advertisements.iter().collect::<Vec<_>>(), nodes, before)
     }
@@ -213,9 +215,8 @@ mod tests {
         let names = |advertisements: &[Meaning], endpoints: &[&str]| {
             let about = About {
                 conflict_detection: ConflictDetection::Enabled,
-                service_labels: &Labels::new(),
+                service_labels: &[&Labels::new()],
                 endpoints: Some(&endpoints.iter().map(|name| (*name).to_owned()).collect()),
-                ignore_node_exclusion: false,
             };
             let set = l2(about, &advertisements.iter().collect::<Vec<_>>(), &three_nodes(), &[]).nodes;
             assert_eq!(set.mode, NodeMode::Listed);
@@ -234,6 +235,26 @@ mod tests {
         let mut more = nodes;
         more.insert("a-new".to_owned(), labels(&[("rack", "a")]));
         assert_eq!(announce_from(&[on_rack("a")], &more, &first).nodes.names, first);
+    }
+
+    #[test]
+    fn an_advertisement_for_one_of_those_who_share_an_address_is_for_all_of_them() {
+        let for_mail = Meaning { service_selectors: vec![selector(&[("app", "mail")])], ..on_rack("b") };
+        assert_eq!(announce(&[for_mail]).nodes.names, ["n2", "n3"]);
+    }
+
+    #[test]
+    fn an_exclusion_that_all_candidates_bear_is_ignored() {
+        let bearing = |rack: &str| labels(&[("rack", rack), (EXCLUDED, "")]);
+        let nodes: LabelsByName = [
+            ("n1".to_owned(), bearing("a")),
+            ("n2".to_owned(), bearing("a")),
+            ("n3".to_owned(), labels(&[("rack", "b")])),
+        ]
+        .into();
+        assert!(announce_from(&[on_rack("a")], &nodes, &[]).ignore_node_exclusion);
+        assert!(!announce_from(&[on_rack("a"), on_rack("b")], &nodes, &[]).ignore_node_exclusion);
+        assert!(!announce_from(&[on_rack("nowhere")], &nodes, &[]).ignore_node_exclusion);
     }
 
     #[test]

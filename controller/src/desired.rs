@@ -63,6 +63,19 @@ pub fn given(
     object
 }
 
+/// `object` with the users it has, and all else as it should be now.
+pub fn refreshed(
+    mut object: LoadBalancerIP,
+    pool: &PoolName,
+    l2: Option<L2Announce>,
+    sharing: Option<&Terms>,
+    revision: i64,
+) -> LoadBalancerIP {
+    refresh(&mut object, pool, l2, sharing, revision);
+    object.status = None;
+    object
+}
+
 /// `object` without users, kept for Services of this name (rule B15).
 pub fn reserved(mut object: LoadBalancerIP, claim: &Claim, revision: i64) -> LoadBalancerIP {
     if object.spec.claim_ref.is_none() {
@@ -135,6 +148,16 @@ fn give(
             uid: owner.uid.to_string(),
         });
     }
+    refresh(object, pool, l2, sharing, revision);
+}
+
+fn refresh(
+    object: &mut LoadBalancerIP,
+    pool: &PoolName,
+    l2: Option<L2Announce>,
+    sharing: Option<&Terms>,
+    revision: i64,
+) {
     object.spec.sharing = sharing.map(|terms| Sharing {
         namespace: terms.namespace.as_deref().map(ToOwned::to_owned),
         key: terms.key.to_string(),

@@ -75,9 +75,7 @@ async fn control(flags: Flags, log_level: LogLevel) -> anyhow::Result<()> {
     let readiness = Readiness::new();
     let admin = Admin::bind(&admin_addr, readiness.clone()).await?.log_level(log_level);
     let client = client::connect(kubeconfig.as_deref(), "controller").await?;
-    let instance = instance();
-    let identity =
-        format!("{instance}-{:08x}", getrandom::u32().context("the kernel gives no random numbers")?);
+    let (instance, identity) = names()?;
     let lease = lease::Settings { namespace, name: LEASE.to_owned(), identity, timing };
     let (election, leadership) = lease::Election::new(client.clone(), lease, readiness.clone());
     let mut registry = Registry::default();
@@ -123,11 +121,15 @@ async fn control(flags: Flags, log_level: LogLevel) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// This process's name in events and in the Lease: the pod's, which is its host's name.
-fn instance() -> String {
-    ["POD_NAME", "HOSTNAME"]
-        .into_iter()
-        .filter_map(|variable| std::env::var(variable).ok())
-        .find(|name| !name.is_empty())
-        .unwrap_or_else(|| "herald-controller".to_owned())
+/// This process's name in events, and its name in the Lease, which no other process may have.
+fn names() -> anyhow::Result<(String, String)> {
+    let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    // A pod's name is nobody else's, and only one container of it runs at a time: when that has crashed and is started
+    // again, it finds itself in the Lease and need not wait.
+    if let Some(pod) = variable("POD_NAME") {
+        return Ok((pod.clone(), pod));
+    }
+    let host = variable("HOSTNAME").unwrap_or_else(|| "herald-controller".to_owned());
+    let random = getrandom::u32().context("the kernel gives no random numbers")?;
+    Ok((host.clone(), format!("{host}-{random:08x}")))
 }

@@ -11,7 +11,10 @@ use crate::{
     announce::{self, About},
     desired,
     job::{Job, ReleaseJob, TakeJob, UpdateResult},
-    objects::address::{self, Address},
+    objects::{
+        address::{self, Address},
+        service::Service,
+    },
 };
 
 /// How long a new address waits, at the start, for the lists of nodes and advertisements.
@@ -164,7 +167,12 @@ impl Core {
 
     fn take_job(&mut self, take: Take) -> Option<Job> {
         let address = take.address;
-        let l2 = self.where_announced(&take.owner, &take.pool, &[]);
+        // Those whom it joins are heard as well: the address is announced once, for all of them.
+        let mut users = self.users(address);
+        if !users.contains(&take.owner) {
+            users.push(take.owner.clone());
+        }
+        let l2 = self.where_announced(&users, &take.pool, self.listed_nodes(address));
         if l2.is_none() && self.may_still_come() {
             self.addresses.entry(address).or_default().waiting = Some(Want::Take(take));
             return None;
@@ -176,9 +184,12 @@ impl Core {
     /// An update of an object that is in use and does not say what it should.
     fn update_job(&self, address: IpAddr) -> Option<Job> {
         let known = self.index.addresses.get(&address)?;
-        let [service] = known.object.spec.services.as_slice() else { return self.file_job(known) };
-        let owner = address::owner(service);
-        if known.object.metadata.deletion_timestamp.is_some() || !self.is_published(&owner, address) {
+        let users = self.users(address);
+        if users.is_empty() {
+            return self.file_job(known);
+        }
+        let published = users.iter().any(|user| self.is_published(user, address));
+        if known.object.metadata.deletion_timestamp.is_some() || !published {
             return None;
         }
         let pool = PoolName::new(known.object.spec.pool.as_deref()?);
@@ -186,13 +197,11 @@ impl Core {
         if !self.index.pools.contains_key(&pool) {
             return None;
         }
-        let before = known.object.spec.announce.as_ref().and_then(|announce| announce.l2.as_ref());
-        let listed = before.map(|l2| l2.nodes.names.as_slice()).unwrap_or_default();
-        let l2 = self.where_announced(&owner, &pool, listed)?;
+        let l2 = self.where_announced(&users, &pool, self.listed_nodes(address))?;
         let object = (*known.object).clone();
         let sharing = self.ipam.sharing(address);
         let revision = self.next_revision(address);
-        let wanted = desired::given(object, &owner, &pool, Some(l2), sharing.as_ref(), revision);
+        let wanted = desired::refreshed(object, &pool, Some(l2), sharing.as_ref(), revision);
         let same = desired::says_the_same(&wanted, &known.object);
         (!same).then(|| Job::Update { address, object: Box::new(wanted) })
     }
@@ -225,20 +234,37 @@ impl Core {
         !left.is_zero()
     }
 
-    /// Where an address may be announced, or `None` while a list that decides it has not come. `listed`: the nodes
-    /// listed so far.
-    fn where_announced(&self, owner: &Owner, pool: &PoolName, listed: &[String]) -> Option<L2Announce> {
+    /// Those who have an address, as its object says.
+    fn users(&self, address: IpAddr) -> Vec<Owner> {
+        let known = self.index.addresses.get(&address);
+        known.map(|known| known.object.spec.services.iter().map(address::owner).collect()).unwrap_or_default()
+    }
+
+    /// The nodes that its object lists.
+    fn listed_nodes(&self, address: IpAddr) -> &[String] {
+        let known = self.index.addresses.get(&address);
+        let l2 = known.and_then(|known| known.object.spec.announce.as_ref()?.l2.as_ref());
+        l2.map(|l2| l2.nodes.names.as_slice()).unwrap_or_default()
+    }
+
+    /// Where an address may be announced for its users, or `None` while a list that decides it has not come. `listed`:
+    /// the nodes listed so far.
+    fn where_announced(&self, users: &[Owner], pool: &PoolName, listed: &[String]) -> Option<L2Announce> {
         let nodes = self.index.nodes.as_ref()?;
         let none = Labels::default();
         let known = self.index.pools.get(pool);
         let meanings = self.meanings_for(pool, known.map_or(&none, |pool| &pool.labels))?;
-        let service = self.index.services.get(&owner.service);
-        let endpoints = self.endpoint_nodes(service).ok()?;
+        let services: Vec<&Service> =
+            users.iter().filter_map(|user| self.index.services.get(&user.service)).collect();
+        let endpoints = self.endpoint_nodes(&services).ok()?;
+        let mut labels: Vec<&Labels> = services.iter().map(|service| &service.labels).collect();
+        if labels.is_empty() {
+            labels.push(&none);
+        }
         let about = About {
             conflict_detection: known.map(|pool| pool.spec.conflict_detection).unwrap_or_default(),
-            service_labels: service.map_or(&none, |service| &service.labels),
+            service_labels: &labels,
             endpoints: endpoints.as_ref(),
-            ignore_node_exclusion: self.index.all_nodes_excluded,
         };
         Some(announce::l2(about, &meanings, nodes, listed))
     }

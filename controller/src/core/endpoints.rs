@@ -64,12 +64,13 @@ impl Core {
         }
     }
 
-    /// Where a Service has endpoints, if that limits where it can be announced.
+    /// Where the Services that use one address have endpoints, if that limits where it can be announced. Where one of
+    /// them asks for it, all of them select the same pods (or could not share).
     pub(super) fn endpoint_nodes(
         &self,
-        service: Option<&Service>,
+        services: &[&Service],
     ) -> Result<Option<BTreeSet<String>>, EndpointsUnknown> {
-        let Some(service) = service.filter(|service| service.is_local) else { return Ok(None) };
+        let Some(service) = services.iter().find(|service| service.is_local) else { return Ok(None) };
         let all = self.index.endpoints.as_ref().ok_or(EndpointsUnknown)?;
         let slices = all.get(&service.owner.service);
         Ok(Some(slices.into_iter().flat_map(BTreeMap::values).flatten().cloned().collect()))

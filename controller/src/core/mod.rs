@@ -347,7 +347,7 @@ impl Core {
             Change::Deleted(Labelled { name, .. }) => nodes.remove(&name).is_some(),
         };
         if changed {
-            let excluded = announce::all_excluded(nodes);
+            let excluded = announce::all_excluded(nodes.values());
             if std::mem::replace(&mut self.index.all_nodes_excluded, excluded) != excluded {
                 let pools: Vec<PoolName> = self.index.pools.keys().cloned().collect();
                 for pool in pools {

@@ -152,9 +152,14 @@ impl Core {
         if before.is_some_and(|before| before.owner != service.owner) {
             self.services.remove(&name);
         }
-        // Its labels decide which advertisements are for it, its policy whether its endpoints count.
-        if before.is_some_and(|before| before.labels != service.labels || before.is_local != service.is_local)
-        {
+        // Its labels decide which advertisements are for it, its policy whether its endpoints count, its request and
+        // its ports who may share its address.
+        if before.is_some_and(|before| {
+            before.labels != service.labels
+                || before.is_local != service.is_local
+                || before.wanted != service.wanted
+                || before.exposure != service.exposure
+        }) {
             self.dirty_addresses.extend(self.addresses_of(&name));
         }
         self.note_policy(&service);
