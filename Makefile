@@ -7,6 +7,7 @@ CARGO ?= cargo
 # Tools that the checks use, installed once per machine outside the source tree.
 TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/herald-lab/tools
 CARGO_DENY_VERSION := 0.20.2
+ACTIONLINT_VERSION := 1.7.12
 # Also in tests/src/programs.rs.
 HELM_VERSION := 4.3.1
 HELM ?= $(TOOLS)/bin/helm-$(HELM_VERSION)
@@ -75,6 +76,11 @@ lint: ## Check format and lints
 	$(call say,Format and lints)
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --quiet -- --deny warnings
+
+.PHONY: lint-workflows
+lint-workflows: ## Check the workflows of CI and release
+	$(call say,Workflows)
+	go run github.com/rhysd/actionlint/cmd/actionlint@v$(ACTIONLINT_VERSION)
 
 .PHONY: crds
 crds: ## Write the CRD manifests from the Rust types, and the chart's schema of them
