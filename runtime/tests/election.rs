@@ -52,12 +52,21 @@ enum Mishap {
     Label,
 }
 
+/// A clock on a wall.
+#[derive(Clone, Copy, Debug)]
+enum Wall {
+    /// Ahead by so many seconds.
+    Off(i64),
+    /// Stopped.
+    Stopped,
+}
+
 #[derive(Clone, Debug)]
 struct Plan {
     /// Rate of each clock in thousandths of the true rate.
     rates: Vec<u64>,
-    /// Offset of each wall clock, in seconds.
-    walls: Vec<i64>,
+    /// Each wall clock.
+    walls: Vec<Wall>,
     fates: Vec<Fate>,
     mishaps: Vec<(Micros, Mishap)>,
 }
@@ -154,9 +163,11 @@ impl Model {
     }
 
     fn local(&self, number: usize) -> Now {
-        let seconds = i64::try_from(self.now / SECOND).unwrap() + self.plan.walls[number];
-        let micros = i64::try_from(self.now % SECOND).unwrap();
-        let wall = Timestamp::from_microsecond(1_800_000_000_000_000 + seconds * 1_000_000 + micros).unwrap();
+        let shown = match self.plan.walls[number] {
+            Wall::Off(seconds) => i64::try_from(self.now).unwrap() + seconds * 1_000_000,
+            Wall::Stopped => 0,
+        };
+        let wall = Timestamp::from_microsecond(1_800_000_000_000_000 + shown).unwrap();
         Now { monotonic: self.clock(number), wall }
     }
 
@@ -380,7 +391,10 @@ fn plan() -> impl Strategy<Value = Plan> {
         (
             // Ten seconds on the slowest clock are less than fifteen on the fastest.
             prop::collection::vec(850..1150_u64, candidates),
-            prop::collection::vec(-100_000..100_000_i64, candidates),
+            prop::collection::vec(
+                prop_oneof![3 => (-100_000..100_000_i64).prop_map(Wall::Off), 1 => Just(Wall::Stopped)],
+                candidates,
+            ),
             prop::collection::vec(fate(), 1..40),
             prop::collection::vec(mishap(candidates), 0..30),
         )
@@ -401,7 +415,12 @@ proptest! {
 
 fn calm(mishaps: Vec<(Micros, Mishap)>) -> Model {
     let fine = vec![Fate::Fine(1000, 1000)];
-    let mut model = Model::new(Plan { rates: vec![1000, 1000], walls: vec![0, 5], fates: fine, mishaps });
+    let mut model = Model::new(Plan {
+        rates: vec![1000, 1000],
+        walls: vec![Wall::Off(0), Wall::Off(5)],
+        fates: fine,
+        mishaps,
+    });
     model.run();
     model
 }

@@ -5,7 +5,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
 
 use std::{
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Read as _},
     path::Path,
     process::{Child, Command, Output, Stdio},
 };
@@ -112,4 +112,30 @@ fn an_api_server_that_is_away_is_waited_for() {
     let mut child = speaker(&[&keys, &kubeconfig]).stderr(Stdio::piped()).spawn().unwrap();
     await_line(&mut child, &["the API server can't be reached; waiting for it", "nodes"]);
     terminate(child);
+}
+
+#[test]
+fn neither_key_nor_token_is_logged_at_any_level() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = keys(dir.path());
+    let kubeconfig = dir.path().join("kubeconfig");
+    let text = "apiVersion: v1\nkind: Config\ncurrent-context: c\n\
+        clusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}]\n\
+        users: [{name: u, user: {token: must-stay-secret}}]\ncontexts: [{name: c, context: {cluster: c, user: u}}]\n";
+    std::fs::write(&kubeconfig, text).unwrap();
+    let kubeconfig = format!("--kubeconfig={}", kubeconfig.display());
+    let filter =
+        "--log-level=trace,kube_client=trace,kube_runtime=trace,hyper_util=trace,tower=trace,hyper=trace";
+    let mut child = speaker(&[&keys, &kubeconfig, filter]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let mut said = String::new();
+    while !said.contains("the API server can't be reached; waiting for it") {
+        assert!(log.read_line(&mut said).unwrap() > 0, "ended without asking the API server: {said}");
+    }
+    terminate(child);
+    log.read_to_string(&mut said).unwrap();
+    assert!(said.contains("\"TRACE\""), "the level is in force");
+    for secret in ["0f0f0f0f", "15, 15, 15, 15", "must-stay-secret"] {
+        assert_eq!(said.lines().find(|line| line.contains(secret)), None, "a line shows a secret");
+    }
 }

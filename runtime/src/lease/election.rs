@@ -24,7 +24,8 @@ pub struct Settings {
     pub namespace: String,
     /// The Lease's name.
     pub name: String,
-    /// This process: no other may have the same, nor may it itself after a restart.
+    /// This process. No other may have the same; one that comes after it may, if this one is gone for certain by then,
+    /// as with the container of a pod that is restarted: it leads again at once.
     pub identity: String,
     /// How patient everybody is.
     pub timing: Timing,
