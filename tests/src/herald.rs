@@ -1,6 +1,9 @@
 //! Herald itself in the lab: CRDs, rights, the controller, a speaker per node, each with its own ServiceAccount's token.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::{
@@ -55,11 +58,14 @@ impl Lab {
     pub fn start_controller_again(&self) -> Result<()> {
         let kubeconfig = self.control_plane().kubeconfig(CONTROLLER);
         let binary = programs::herald(CONTROLLER)?;
-        let args = ["--kubeconfig".to_owned(), kubeconfig.display().to_string()];
+        // As a container that is restarted in its pod: it still leads then, and needs not wait for its own Lease to end.
+        let name = "POD_NAME=herald-controller-lab".to_owned();
+        let args =
+            [name, binary.display().to_string(), "--kubeconfig".to_owned(), kubeconfig.display().to_string()];
         let args = args.into_iter().chain(self.plan().controller_flags.iter().cloned());
         let log = self.dir().join("herald-controller.log");
         let netns = &self.control_plane().host().netns;
-        self.set_controller(Some(Process::start(netns, CONTROLLER, &binary, args, &log)?));
+        self.set_controller(Some(Process::start(netns, CONTROLLER, Path::new("env"), args, &log)?));
         Ok(())
     }
 

@@ -14,6 +14,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use herald_oci::Architecture;
 
 use crate::progress::Progress;
 
@@ -137,11 +138,9 @@ pub fn pod() -> Result<PathBuf> {
 /// The image archives of Herald for this machine, as `make image` wrote them; `HERALD_IMAGES` names another directory.
 pub fn images() -> Result<Vec<PathBuf>> {
     let dir = env::var_os("HERALD_IMAGES").map_or_else(|| workspace().join("dist/images"), PathBuf::from);
-    let architecture = match env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
+    let architecture = Architecture::of_this_machine()
+        .context("no images are built for this machine's architecture")?
+        .name();
     let files =
         ["controller", "speaker"].map(|name| dir.join(format!("herald-{name}-linux-{architecture}.tar")));
     if let Some(missing) = files.iter().find(|file| !file.is_file()) {

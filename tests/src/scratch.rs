@@ -51,7 +51,8 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    pub(crate) fn new() -> Result<Self> {
+    /// A directory with room for `need` bytes, and a reaper for everything that will carry its name.
+    pub(crate) fn new(need: u64) -> Result<Self> {
         static LABS: AtomicU32 = AtomicU32::new(0);
         if !nix::unistd::geteuid().is_root() {
             bail!("the lab makes network namespaces and needs root: run it with sudo, or as root");
@@ -59,7 +60,7 @@ impl Scratch {
         sweep()?;
         let id = format!("{}-{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
         let tag = format!("{NETNS}{id}");
-        let dir = root().join(format!("{LAB_DIR}{id}"));
+        let dir = with_room(&roots(), need, free)?.join(format!("{LAB_DIR}{id}"));
         std::fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
         let reaper = reaper(&tag, &dir)?;
         Ok(Self { tag, dir, reaper })
@@ -99,16 +100,19 @@ fn reaper(tag: &str, dir: &Path) -> Result<Child> {
 fn sweep() -> Result<()> {
     let listed = checked("ip", &["netns", "list"])?;
     let names = listed.lines().filter_map(|line| line.split_whitespace().next());
-    let dirs: Vec<String> = std::fs::read_dir(root())?
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter_map(|name| Some(format!("{NETNS}{}", name.strip_prefix(LAB_DIR)?)))
-        .collect();
-    let mut stale: Vec<String> =
-        names.map(str::to_owned).chain(dirs).filter_map(|name| stale_tag(&name)).collect();
+    let mut stale: Vec<(String, PathBuf)> = Vec::new();
+    for root in roots() {
+        let dir = |tag: &str| root.join(format!("{LAB_DIR}{}", tag.trim_start_matches(NETNS)));
+        let dirs = lab_dirs(&root).into_iter().filter_map(|path| {
+            let id = path.file_name()?.to_str()?.strip_prefix(LAB_DIR)?.to_owned();
+            Some(format!("{NETNS}{id}"))
+        });
+        let tags = names.clone().map(str::to_owned).chain(dirs).filter_map(|name| stale_tag(&name));
+        stale.extend(tags.map(|tag| (tag.clone(), dir(&tag))));
+    }
     stale.sort();
     stale.dedup();
-    for tag in stale {
-        let dir = root().join(format!("{LAB_DIR}{}", tag.trim_start_matches(NETNS)));
+    for (tag, dir) in stale {
         let mut orphan = reaper(&tag, &dir)?;
         drop(orphan.stdin.take());
         orphan.wait()?;
@@ -116,11 +120,17 @@ fn sweep() -> Result<()> {
     Ok(())
 }
 
+fn lab_dirs(root: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(LAB_DIR))
+        .map(|entry| entry.path())
+        .collect()
+}
+
 /// The directories of all labs but the one in `dir`.
 pub(crate) fn other_labs(dir: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(root()).into_iter().flatten().flatten();
-    let labs = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(LAB_DIR));
-    labs.map(|entry| entry.path()).filter(|other| other != dir).collect()
+    roots().iter().flat_map(|root| lab_dirs(root)).filter(|other| other != dir).collect()
 }
 
 /// `herald-PID-N` of a name that begins so, if no process PID exists any more.
@@ -131,15 +141,57 @@ fn stale_tag(name: &str) -> Option<String> {
     (!Path::new(&format!("/proc/{pid}")).exists()).then(|| format!("{NETNS}{pid}-{number}"))
 }
 
-/// Memory rather than a disk where there is one: etcd writes a lot.
-fn root() -> PathBuf {
-    let shm = PathBuf::from("/dev/shm");
-    if shm.is_dir() { shm } else { std::env::temp_dir() }
+/// Where a lab's directory may be: memory rather than a disk, because etcd writes a lot.
+fn roots() -> Vec<PathBuf> {
+    vec![PathBuf::from("/dev/shm"), std::env::temp_dir()]
+}
+
+/// The first of `roots` with room for `need` bytes. Containers often have a /dev/shm of 64 MiB: etcd would fail there
+/// later, far from the cause.
+fn with_room(roots: &[PathBuf], need: u64, free: impl Fn(&Path) -> Option<u64>) -> Result<PathBuf> {
+    let found: Vec<(&PathBuf, Option<u64>)> = roots.iter().map(|root| (root, free(root))).collect();
+    if let Some((root, _)) = found.iter().find(|(_, free)| free.is_some_and(|free| free >= need)) {
+        return Ok((*root).clone());
+    }
+    let mebibytes = |bytes: u64| bytes / (1024 * 1024);
+    let seen: Vec<String> = found
+        .iter()
+        .map(|(root, free)| match free {
+            Some(free) => format!("{} has {} MiB free", root.display(), mebibytes(*free)),
+            None => format!("{} is not there", root.display()),
+        })
+        .collect();
+    bail!(
+        "the lab needs {} MiB for etcd's data, logs and images: {}. Make room there, or set TMPDIR to a directory that has it",
+        mebibytes(need),
+        seen.join(", ")
+    )
+}
+
+fn free(directory: &Path) -> Option<u64> {
+    let found = nix::sys::statvfs::statvfs(directory).ok()?;
+    found.blocks_available().checked_mul(found.fragment_size())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_root_without_room_is_passed_by_and_each_is_named_when_none_has_room() {
+        let roots = [PathBuf::from("/small"), PathBuf::from("/large"), PathBuf::from("/absent")];
+        let free = |root: &Path| match root.to_str() {
+            Some("/small") => Some(64 << 20),
+            Some("/large") => Some(512 << 20),
+            _ => None,
+        };
+        assert_eq!(with_room(&roots, 256 << 20, free).unwrap(), Path::new("/large"));
+        let error = with_room(&roots, 1 << 30, free).unwrap_err().to_string();
+        for words in ["1024 MiB", "/small has 64 MiB", "/large has 512 MiB", "/absent is not there", "TMPDIR"]
+        {
+            assert!(error.contains(words), "{error}");
+        }
+    }
 
     #[test]
     fn only_names_of_dead_owners_are_stale() {

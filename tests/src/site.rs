@@ -28,6 +28,9 @@ use crate::{
 const CONTROL_PLANE: u8 = 1;
 const FIRST_NODE: u8 = 10;
 const CLIENT: u8 = 100;
+/// What a lab's directory may grow to, in bytes: etcd sets 128 MiB aside at once; images are kept and unpacked on every node.
+const LAB_ROOM: u64 = 256 << 20;
+const CLUSTER_ROOM: u64 = 1 << 30;
 
 /// The common ground of a lab. Dropping it removes every trace of it.
 // Fields drop in this order: programs before the namespaces they run in, the scratch directory last.
@@ -56,7 +59,7 @@ impl std::fmt::Debug for KubeHandle {
 impl Site {
     /// Builds the LAN and starts the control plane, without waiting for it.
     pub(crate) fn start(progress: Progress, purpose: &Purpose) -> Result<Self> {
-        let scratch = Scratch::new()?;
+        let scratch = Scratch::new(if purpose.kubelets.is_empty() { LAB_ROOM } else { CLUSTER_ROOM })?;
         let kubernetes = Kubernetes::find_or_build(&progress)?;
         let netns = |role: &str| Netns::create(&scratch.netns_name(role));
         let lan = Lan::new(netns("lan")?)?;

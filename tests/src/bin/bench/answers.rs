@@ -47,9 +47,14 @@ pub(crate) fn run(counts: &[u32]) -> Result<()> {
         lab.plan().progress.say(&format!("{count} addresses, all answered {waited:?} after they were made"));
         let any = |question: u32| vip(question.wrapping_mul(7_919) % count);
         let idle = sample(&asker, any)?;
-        println!("{}", idle.row(&format!("ARP answer, {count} VIPs, idle"), Some(("kernel", &kernel))));
+        let what = format!("ARP answer, {count} VIPs, idle; {} lost", lost(&idle));
+        println!("{}", idle.row(&what, Some(("kernel", &kernel))));
         let (stormy, share) = storm(&lab, || sample(&asker, any))?;
-        let what = format!("ARP answer, {count} VIPs, {STORM} foreign ARP/s ({} of a core)", percent(share));
+        let what = format!(
+            "ARP answer, {count} VIPs, {STORM} foreign ARP/s ({} of a core); {} lost",
+            percent(share),
+            lost(&stormy)
+        );
         println!("{}", stormy.row(&what, Some(("kernel idle", &kernel))));
         println!("{}", memory(&lab, count)?);
     }
@@ -101,19 +106,20 @@ fn await_all(asker: &Asker, count: u32) -> Result<Duration> {
 
 fn sample(asker: &Asker, address: impl Fn(u32) -> Ipv4Addr) -> Result<Sample> {
     let mut sample = Sample::default();
-    let mut lost = 0;
     for question in 0..QUESTIONS {
-        match asker.ask(address(question).into(), PATIENCE)? {
-            Some((_, took)) => sample.push(took),
-            None => lost += 1,
+        if let Some((_, took)) = asker.ask(address(question).into(), PATIENCE)? {
+            sample.push(took);
         }
         // Not back to back: the answerer sleeps between questions, as on a LAN.
         std::thread::park_timeout(Duration::from_micros(500));
     }
-    if lost > 0 {
-        println!("| of {QUESTIONS} questions {lost} went unanswered | | | | | | | |");
-    }
     Ok(sample)
+}
+
+/// How many of the questions went unanswered.
+fn lost(sample: &Sample) -> String {
+    let asked = usize::try_from(QUESTIONS).unwrap_or(usize::MAX);
+    format!("{} of {QUESTIONS}", asked.saturating_sub(sample.len()))
 }
 
 /// Foreign ARP from the gateway's port while `measure` runs at least once and the storm's time passes; gives the
