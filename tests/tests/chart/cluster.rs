@@ -302,6 +302,39 @@ fn plain_manifests_and_a_release_are_told_apart() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_speaker_may_write_no_other_node_among_the_holders() -> Result<()> {
+    let lab = lab()?;
+    install(&lab, &["--set=speaker.admissionPolicy=true"])?;
+    lab.kubectl_apply(
+        "{apiVersion: heraldlb.io/v1beta1, kind: LoadBalancerIP, metadata: {name: 192.168.0.240}, \
+         spec: {address: 192.168.0.240, claimRef: {namespace: shop, name: web}}}",
+    )?;
+    let holder = |node: &str| json!({ "node": node, "interface": "eth0", "mac": "02:00:00:00:00:01", "since": "2026-01-01T00:00:00Z" });
+    // Not by kubectl, which reads the status first: a speaker has no right to that, and does not.
+    let write = |node: Option<&str>, holders: serde_json::Value| -> Result<String> {
+        let path = "/apis/heraldlb.io/v1beta1/loadbalancerips/192.168.0.240/status";
+        let request = http::Request::patch(path)
+            .header("Content-Type", "application/merge-patch+json")
+            .header("Impersonate-User", "system:serviceaccount:herald-system:herald-speaker");
+        let extra = "Impersonate-Extra-authentication.kubernetes.io%2Fnode-name";
+        let request = node.into_iter().fold(request, |request, node| request.header(extra, node));
+        let request = request.body(json!({ "status": { "holders": holders } }).to_string().into_bytes())?;
+        let client = lab.kube();
+        Ok(lab.block_on(async move { client.request_text(request).await })?)
+    };
+    // A policy is in force a moment after it was written.
+    let refused = (0..2000).find_map(|_| write(None, json!([holder("n1")])).err());
+    let error = format!("{:#}", refused.context("a token without a node was accepted")?);
+    ensure!(error.contains("token names no node"), "{error}");
+    write(Some("n1"), json!([holder("n1")]))?;
+    let Err(error) = write(Some("n2"), json!([holder("n1"), holder("n3")])) else { bail!("n2 wrote n3") };
+    ensure!(format!("{error:#}").contains("the speaker of node n2 may write no other node"), "{error:#}");
+    write(Some("n2"), json!([holder("n1"), holder("n2")]))?;
+    write(Some("n2"), json!([holder("n2")]))?;
+    Ok(())
+}
+
 /// When the Job that applies CRDs would run.
 fn hooks(text: &str) -> Result<String> {
     let text = text.split_once("HOOKS:").context("no hooks")?.1;
