@@ -1,7 +1,8 @@
 //! Project chores: generating committed files and checking that they are up to date.
 //!
-//! `cargo xtask crds` writes what is made from the API types, `cargo xtask manifests` what is made from the chart; with
-//! `--check` they fail where a committed file differs. `cargo xtask cores` fails where a protocol or allocator core depends on tokio, kube or libc.
+//! `cargo xtask crds` writes what is made from the API types, `cargo xtask manifests` what is made from the chart,
+//! `cargo xtask reasons` and `cargo xtask metrics` pages made from the code; with `--check` they fail where a committed
+//! file differs. `cargo xtask cores` fails where a protocol or allocator core depends on tokio, kube or libc.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -11,13 +12,14 @@
 mod crds;
 mod generated;
 mod manifests;
+mod metrics;
 
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, bail};
 use clap::Parser;
 
-use crate::generated::root;
+use crate::generated::{Generated, root};
 
 /// Project chores.
 #[derive(Parser)]
@@ -34,6 +36,18 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
+    /// Write docs/reasons.md, made from the reasons that the controller gives.
+    Reasons {
+        /// Write nothing; fail where the committed page differs.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Write docs/metrics.md, made from the metrics that both programs declare.
+    Metrics {
+        /// Write nothing; fail where the committed page differs.
+        #[arg(long)]
+        check: bool,
+    },
     /// Check that the sans-IO cores depend on nothing that does I/O.
     Cores,
 }
@@ -46,6 +60,8 @@ fn main() -> ExitCode {
     let outcome = match Chore::parse() {
         Chore::Crds { check } => crds::run(check),
         Chore::Manifests { check } => manifests::run(check),
+        Chore::Reasons { check } => reasons(check),
+        Chore::Metrics { check } => metrics::run(check),
         Chore::Cores => cores(),
     };
     match outcome {
@@ -55,6 +71,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn reasons(check: bool) -> anyhow::Result<()> {
+    let page = herald_controller::reasons::catalogue::page();
+    Generated::new("cargo xtask reasons", check).put("docs/reasons.md", &page)
 }
 
 fn cores() -> anyhow::Result<()> {
