@@ -91,7 +91,7 @@ pub struct IPAddressPoolSpec {
     /// counts as well. Nobody loses an address when the limit becomes lower.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
-    pub limit_per_namespace: Option<u32>,
+    pub limit_per_namespace: Option<i32>,
 }
 
 /// Which Services may use a pool: namespaces and Services must both match; within each, one match is enough.

@@ -83,7 +83,8 @@ impl Pool {
                 SharingScope::Namespace => herald_ipam::SharingScope::Namespace,
                 SharingScope::Cluster => herald_ipam::SharingScope::Cluster,
             },
-            limit_per_namespace: spec.limit_per_namespace,
+            // The schema has it that it is at least 1.
+            limit_per_namespace: spec.limit_per_namespace.map(|limit| u32::try_from(limit).unwrap_or(1)),
         })
     }
 }

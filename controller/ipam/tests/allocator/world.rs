@@ -454,8 +454,12 @@ impl World {
     fn check_settled(&mut self, service: &ServiceRef, shown: Addresses, asks_for_more: bool) {
         let given_away = self.given_away.clone();
         let Some(api) = self.services.get_mut(service) else { return };
+        // Both or nothing, and one of the two was given to somebody else by hand.
+        let torn = api.request.families.policy == FamilyPolicy::RequireDualStack
+            && api.settled.iter().any(|address| given_away.contains(&address));
         let must_stay = |address: &IpAddr| {
-            api.request.families.has(Family::of(*address)) && !given_away.contains(address) && !asks_for_more
+            let kept = !given_away.contains(address) && !torn;
+            api.request.families.has(Family::of(*address)) && kept && !asks_for_more
         };
         let lost: Vec<_> =
             api.settled.iter().filter(must_stay).filter(|address| !shown.contains(*address)).collect();
