@@ -272,7 +272,7 @@ impl<W: Wake> Observer<W> {
     fn event(&mut self, event: Event, interface: &Arc<str>) {
         match event {
             Event::Claimed { vip, mac, epoch, cause, .. } => {
-                tracing::info!(%vip, %interface, %mac, %epoch, cause = describe(&cause), "holding address");
+                tracing::info!(address = %vip, %interface, %mac, %epoch, cause = describe(&cause), "holding address");
                 self.metrics.claimed(&cause);
                 let entry = Entry { interface: Arc::clone(interface), mac, since: Timestamp::now() };
                 let came = match cause {
@@ -282,21 +282,21 @@ impl<W: Wake> Observer<W> {
                 self.board.update(|plan| plan.claimed(vip, entry, came));
             }
             Event::Released { vip, reason, .. } => {
-                tracing::info!(%vip, %interface, ?reason, "address given up");
+                tracing::info!(address = %vip, %interface, ?reason, "address given up");
                 self.board.update(|plan| match reason {
                     ReleaseReason::Shutdown => plan.left(vip),
                     _ => plan.released(vip),
                 });
             }
             Event::Conflict { vip, mac, held, .. } => {
-                tracing::warn!(%vip, %interface, %mac, held, "a foreign host answers for this address");
+                tracing::warn!(address = %vip, %interface, %mac, held, "a foreign host answers for this address");
                 self.metrics.conflict();
                 let foreign =
                     Foreign { mac, interface: Arc::clone(interface), held, since: Timestamp::now() };
                 self.board.update(|plan| plan.conflict(vip, foreign));
             }
             Event::ConflictOver { vip, .. } => {
-                tracing::info!(%vip, %interface, "no foreign host answers for this address any longer");
+                tracing::info!(address = %vip, %interface, "no foreign host answers for this address any longer");
                 self.board.update(|plan| plan.conflict_over(vip));
             }
             Event::ListShrank { known, listed } => {
@@ -370,7 +370,7 @@ fn log(event: &Event, interface: &str) {
         }
         Event::Active { .. } => tracing::info!(interface, "listened long enough, taking part"),
         Event::NoInterface { vip } => {
-            tracing::warn!(%vip, "no interface of this node can carry this address: none has it in its subnet, and there is no default route");
+            tracing::warn!(address = %vip, "no interface of this node can carry this address: none has it in its subnet, and there is no default route");
         }
         Event::Claimed { .. }
         | Event::Released { .. }

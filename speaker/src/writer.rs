@@ -167,7 +167,7 @@ impl Writer {
                 }
                 // Trying again would not help; the next transition of this address does.
                 Err(Failure::Refused(error)) => {
-                    tracing::warn!(vip = %write.vip, error, "the API server refuses this status");
+                    tracing::warn!(address = %write.vip, error, "the API server refuses this status");
                     self.board.lock().done(&write);
                 }
             }
@@ -342,7 +342,7 @@ impl Writer {
         if self.event_pace.try_turn()
             && limited(self.events.create(&PostParams::default(), &event)).await.is_err()
         {
-            tracing::debug!(%vip, reason, "event not written");
+            tracing::debug!(address = %vip, reason, "event not written");
         }
     }
 }

@@ -12,6 +12,8 @@ use super::{Core, addresses::AddressWork, pools::PoolWork, services::ServiceWork
 #[serde(rename_all = "camelCase")]
 struct State<'a> {
     class: Option<&'a str>,
+    /// Whether this process decides; a standby knows the objects and has no opinion about them.
+    leads: bool,
     /// Whether addresses are given out: every list that decides about them has come.
     open: bool,
     /// The newest resourceVersion seen.
@@ -139,6 +141,7 @@ impl Core {
         });
         State {
             class: self.class.as_deref(),
+            leads: self.leads,
             open: self.open.is_some(),
             newest: index.newest.0,
             refused: self.ipam.failed(),
@@ -150,5 +153,43 @@ impl Core {
             addresses: addresses.collect(),
             services: services.collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use herald_runtime::watch::Change;
+    use k8s_openapi::jiff::Timestamp;
+    use prometheus_client::registry::Registry;
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        core::{Event, Now},
+        metrics::Metrics,
+        objects::service::ServiceObject,
+    };
+
+    #[test]
+    fn it_names_what_is_known_and_whether_this_process_decides() {
+        let now = Now { monotonic: Instant::now(), wall: Timestamp::UNIX_EPOCH };
+        let mut core = Core::new(None, Metrics::new(&mut Registry::default()), now);
+        let service: ServiceObject = serde_json::from_value(json!({
+            "metadata": {"namespace": "shop", "name": "web", "uid": "u1", "resourceVersion": "7"},
+            "spec": {"type": "LoadBalancer", "ipFamilies": ["IPv4"]},
+            "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}},
+        }))
+        .unwrap();
+        core.handle(now, Event::Services(Change::Replaced(vec![service.into()])));
+        let shown = |core: &Core| serde_json::from_slice::<serde_json::Value>(&core.state()).unwrap();
+        let state = shown(&core);
+        assert_eq!((&state["leads"], &state["open"]), (&json!(false), &json!(false)));
+        let service = &state["services"][0];
+        assert_eq!((&service["name"], &service["uid"]), (&json!("shop/web"), &json!("u1")));
+        assert_eq!(service["ingress"], json!(["192.0.2.1"]));
+        core.handle(now, Event::Leads);
+        assert_eq!(shown(&core)["leads"], json!(true));
     }
 }
