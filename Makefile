@@ -47,7 +47,7 @@ test: deps lint generated licences cores ## Everything CI runs: format, lints, u
 .PHONY: test-cluster
 test-cluster: cluster-deps image pod ## Test images and chart on three real kubelets: install, upgrade, faults
 	$(call say,Tests on a full cluster: kubelet$(comma) containerd$(comma) helm)
-	$(CARGO) test --package herald-lab --test 'cluster_*' -- --ignored --nocapture --test-threads=1
+	$(CARGO) test --package herald-lab --test 'cluster_*' --test cleanup -- --ignored --nocapture --test-threads=1
 
 .PHONY: unit
 unit: ## Only the tests that need neither root nor a control plane

@@ -43,7 +43,7 @@ for extra in "$@"; do
     case $extra in
     bench) needed+=(keepalived:keepalived) ;;
     cluster)
-        needed+=(containerd:containerd runc:runc)
+        needed+=(containerd:containerd runc:runc curl:curl)
         [ -x /usr/lib/cni/bridge ] || [ -x /opt/cni/bin/bridge ] || needed+=(bridge-plugin:containernetworking-plugins)
         ;;
     *)

@@ -20,9 +20,12 @@ struct Up {
     tag: String,
 }
 
-fn up() -> Result<Up> {
+const NAMESPACES: [&str; 4] = ["up", "--bare", "--nodes", "1"];
+const KUBELETS: [&str; 3] = ["cluster", "--nodes", "2"];
+
+fn up(arguments: &[&str]) -> Result<Up> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lab"));
-    command.args(["up", "--bare", "--nodes", "1"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn()?;
     let mut dir = None;
     for line in BufReader::new(child.stdout.take().context("its output")?).lines() {
@@ -57,17 +60,59 @@ fn programs_of(dir: &Path) -> Result<Vec<String>> {
     Ok(found)
 }
 
+/// Cgroups that carry the lab's name, wherever they are.
+fn cgroups_of(tag: &str, below: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(below).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            if entry.file_name().to_string_lossy().starts_with(tag) {
+                found.push(entry.path());
+            } else {
+                found.extend(cgroups_of(tag, &entry.path()));
+            }
+        }
+    }
+    found
+}
+
+/// What a kubelet changes for the whole machine.
+fn sysctls() -> Result<Vec<String>> {
+    let files = ["kernel/panic", "kernel/panic_on_oops", "vm/overcommit_memory", "kernel/keys/root_maxkeys"];
+    files.iter().map(|file| Ok(std::fs::read_to_string(Path::new("/proc/sys").join(file))?)).collect()
+}
+
+#[test]
+#[ignore = "a full cluster: make test-cluster"]
+fn a_full_cluster_that_is_killed_leaves_no_process_cgroup_or_sysctl_behind() -> Result<()> {
+    let before = sysctls()?;
+    for signal in [Signal::SIGKILL, Signal::SIGINT] {
+        let mut up = up(&KUBELETS)?;
+        ensure!(
+            !cgroups_of(&up.tag, Path::new("/sys/fs/cgroup")).is_empty(),
+            "no cgroup is called {}",
+            up.tag
+        );
+        ensure!(sysctls()? != before, "the kubelets changed no sysctl: what is tested here?");
+        kill(Pid::from_raw(i32::try_from(up.child.id())?), signal)?;
+        up.child.wait()?;
+        ensure_gone(&up)?;
+        ensure!(sysctls()? == before, "{:?} after {before:?}", sysctls()?);
+    }
+    Ok(())
+}
+
 /// Waits until nothing of the lab is left. The reaper is nobody's child by then, so it can only be looked for.
 fn ensure_gone(up: &Up) -> Result<()> {
     let begun = Instant::now();
     loop {
         let names: Vec<String> = namespaces()?.into_iter().filter(|name| name.starts_with(&up.tag)).collect();
-        let programs = programs_of(&up.dir)?;
-        if names.is_empty() && programs.is_empty() && !up.dir.exists() {
+        let (programs, cgroups) = (programs_of(&up.dir)?, cgroups_of(&up.tag, Path::new("/sys/fs/cgroup")));
+        if names.is_empty() && programs.is_empty() && cgroups.is_empty() && !up.dir.exists() {
             return Ok(());
         }
         if begun.elapsed() > Duration::from_secs(30) {
-            bail!("left behind: {names:?}, {programs:?}, {} exists: {}", up.dir.display(), up.dir.exists());
+            let there = up.dir.exists();
+            bail!("left behind: {names:?}, {programs:?}, {cgroups:?}, {} exists: {there}", up.dir.display());
         }
         std::thread::park_timeout(Duration::from_millis(50));
     }
@@ -76,7 +121,7 @@ fn ensure_gone(up: &Up) -> Result<()> {
 #[test]
 fn a_lab_that_is_killed_leaves_nothing_behind() -> Result<()> {
     for signal in [Signal::SIGKILL, Signal::SIGTERM] {
-        let mut up = up()?;
+        let mut up = up(&NAMESPACES)?;
         kill(Pid::from_raw(i32::try_from(up.child.id())?), signal)?;
         up.child.wait()?;
         ensure_gone(&up)?;
@@ -86,7 +131,7 @@ fn a_lab_that_is_killed_leaves_nothing_behind() -> Result<()> {
 
 #[test]
 fn a_lab_that_ends_by_itself_leaves_nothing_behind() -> Result<()> {
-    let mut up = up()?;
+    let mut up = up(&NAMESPACES)?;
     drop(up.child.stdin.take());
     ensure!(up.child.wait()?.success(), "lab up failed at its end");
     let names: Vec<String> = namespaces()?.into_iter().filter(|name| name.starts_with(&up.tag)).collect();

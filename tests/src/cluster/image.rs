@@ -8,20 +8,20 @@ use herald_oci::{Architecture, File, Image};
 /// Pause by default, a backend with the argument `serve`.
 pub const POD_IMAGE: &str = "lab.local/pod:1";
 
-/// Writes `archive` with `program` as the image's only file and entrypoint.
-pub(crate) fn write(archive: &Path, program: &Path) -> Result<()> {
+/// Writes `archive` with `program` as the only file and entrypoint of an image called `name`, told `argument` by default.
+pub(crate) fn write(archive: &Path, program: &Path, name: &str, argument: &str) -> Result<()> {
     let content = fs::read(program).with_context(|| format!("reading {}", program.display()))?;
     let architecture = Architecture::of_this_machine().context("no images are built for this machine")?;
     let image = Image {
         architecture,
         files: vec![File { path: "/pod".to_owned(), mode: 0o755, content, capability: None }],
         entrypoint: vec!["/pod".to_owned()],
-        cmd: vec!["pause".to_owned()],
+        cmd: vec![argument.to_owned()],
         user: "65532".to_owned(),
         labels: BTreeMap::new(),
         created: 0,
     };
     let packed = image.pack().context("packing the pods' image")?;
-    let bytes = herald_oci::archive(POD_IMAGE, &[packed])?;
+    let bytes = herald_oci::archive(name, &[packed])?;
     fs::write(archive, bytes).with_context(|| format!("writing {}", archive.display()))
 }

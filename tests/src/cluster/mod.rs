@@ -47,6 +47,8 @@ pub struct ClusterPlan {
     pub proxy: ProxyMode,
     /// Image archives that every node shall have, beside the lab's own [`POD_IMAGE`].
     pub images: Vec<PathBuf>,
+    /// Names of public images that the lab's backend stands in for: the cluster reaches no registry.
+    pub stand_ins: Vec<String>,
     /// How long a node may be silent before it is NotReady.
     pub node_grace: Duration,
     /// Who hears about progress.
@@ -60,6 +62,7 @@ impl ClusterPlan {
             nodes,
             proxy: ProxyMode::default(),
             images: Vec::new(),
+            stand_ins: Vec::new(),
             node_grace: Duration::from_secs(12),
             progress: Progress::new(),
         }
@@ -69,6 +72,13 @@ impl ClusterPlan {
     #[must_use]
     pub fn with_images(mut self, images: impl IntoIterator<Item = PathBuf>) -> Self {
         self.images.extend(images);
+        self
+    }
+
+    /// The same with the lab's backend in the place of image `name`.
+    #[must_use]
+    pub fn with_stand_in(mut self, name: &str) -> Self {
+        self.stand_ins.push(name.to_owned());
         self
     }
 
@@ -107,8 +117,13 @@ impl Cluster {
         site.kubernetes().clone().with(&[Program::Kubelet, Program::Scheduler], site.progress())?;
         sysctls::save(&top)?;
         node::share(&top, site.kubernetes())?;
-        let pod = top.join("pod.tar");
-        image::write(&pod, &programs::pod()?)?;
+        let mut images = plan.images.clone();
+        let own = [(POD_IMAGE, "pause")].into_iter();
+        for (name, argument) in own.chain(plan.stand_ins.iter().map(|name| (name.as_str(), "serve"))) {
+            let archive = top.join(format!("{}.tar", images.len()));
+            image::write(&archive, &programs::pod()?, name, argument)?;
+            images.push(archive);
+        }
         let mut nodes = Vec::new();
         for index in 1..=plan.nodes {
             let host = site.plug_node(index)?;
@@ -120,7 +135,6 @@ impl Cluster {
             nodes.push(ClusterNode::new(host, site.tag(), &settings)?);
         }
         site.route_pods(&nodes.iter().map(|node| &node.host).collect::<Vec<&Host>>())?;
-        let images = plan.images.iter().cloned().chain([pod]).collect();
         let cluster = Self { nodes, images, site };
         cluster.site.bring_up()?;
         cluster.bring_up()?;
