@@ -18,11 +18,21 @@ pub enum Priority {
 }
 
 /// Asks for SCHED_FIFO for the calling thread. Threads that it starts later get ordinary priority again.
+///
+/// The system call itself, because musl's `sched_setscheduler` does nothing but say ENOSYS (POSIX means the
+/// whole process by it, Linux one thread).
 pub fn raise() -> Priority {
-    let parameters = libc::sched_param { sched_priority: FIFO_PRIORITY };
-    // SAFETY: `parameters` is a valid sched_param that outlives the call; 0 means the calling thread.
+    // The kernel's struct sched_param: one int (include/uapi/linux/sched/types.h).
+    let priority: libc::c_int = FIFO_PRIORITY;
+    // SAFETY: `priority` is laid out as the kernel's sched_param and outlives the call, which only reads it; 0 means
+    // the calling thread.
     let result = unsafe {
-        libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &raw const parameters)
+        libc::syscall(
+            libc::SYS_sched_setscheduler,
+            0,
+            libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK,
+            &raw const priority,
+        )
     };
     if result == 0 { Priority::RealTime } else { Priority::Ordinary(io::Error::last_os_error()) }
 }
