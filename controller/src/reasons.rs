@@ -4,10 +4,11 @@
 //! Each text names the objects concerned and, where something is to be done, says what.
 
 pub mod catalogue;
+mod commands;
 
 use std::{fmt, net::IpAddr};
 
-use herald_ipam::{Addresses, PoolName, PoolProblem, PoolStatus, Refusal};
+use herald_ipam::{Addresses, Family, PoolName, PoolProblem, PoolStatus, Refusal, ServiceRef};
 
 use self::catalogue::{advertisement, allocated, announced, pool};
 use crate::objects::selector::SelectorError;
@@ -38,11 +39,18 @@ pub enum Allocated {
         addresses: Addresses,
         /// Why not what it asks for.
         refusal: Refusal,
+        /// The Service.
+        service: ServiceRef,
     },
     /// It has what it asks for, but its pool would not give it any more.
     Outside(Refusal),
     /// It has none.
-    Refused(Refusal),
+    Refused {
+        /// Why not.
+        refusal: Refusal,
+        /// The Service.
+        service: ServiceRef,
+    },
     /// It has none yet.
     Pending,
     /// Somebody else writes its `status.loadBalancer` (rule B21).
@@ -51,6 +59,8 @@ pub enum Allocated {
         managers: String,
         /// What Herald would show.
         addresses: Addresses,
+        /// The Service.
+        service: ServiceRef,
     },
 }
 
@@ -63,7 +73,7 @@ impl Verdict for Allocated {
         match self {
             Self::Yes { .. } => allocated::ALLOCATED.code,
             Self::Otherwise { .. } => allocated::REQUEST_UNMET.code,
-            Self::Refused(refusal) | Self::Outside(refusal) => refusal.reason().code(),
+            Self::Refused { refusal, .. } | Self::Outside(refusal) => refusal.reason().code(),
             Self::Pending => allocated::PENDING.code,
             Self::AnotherController { .. } => allocated::ANOTHER_CONTROLLER.code,
         }
@@ -73,18 +83,28 @@ impl Verdict for Allocated {
         match self {
             Self::Yes { addresses, pool: Some(pool) } => format!("{addresses} from pool '{pool}'"),
             Self::Yes { addresses, pool: None } => addresses.to_string(),
-            Self::Otherwise { addresses, refusal } => {
-                format!("keeps {addresses}, although it asks for something else: {refusal}")
+            Self::Otherwise { addresses, refusal, service } => {
+                let why = helped(refusal, service);
+                format!("keeps {addresses}, although it asks for something else: {why}")
             }
-            Self::Refused(refusal) | Self::Outside(refusal) => refusal.to_string(),
+            Self::Refused { refusal, service } => helped(refusal, service),
+            Self::Outside(refusal) => refusal.to_string(),
             Self::Pending => "an address is being taken".to_owned(),
-            Self::AnotherController { managers, addresses } => format!(
+            Self::AnotherController { managers, addresses, service } => format!(
                 "{managers} writes status.loadBalancer.ingress of this Service as well, so Herald leaves it alone \
                  instead of showing {addresses}; stop the other controller (or make the Service again with its \
-                 loadBalancerClass), then clear the field: kubectl patch service NAME --subresource=status \
-                 --type=merge -p '{{\"status\":{{\"loadBalancer\":null}}}}'"
+                 loadBalancerClass), then clear the field: {}",
+                commands::clear_command(service)
             ),
         }
+    }
+}
+
+/// Why, and the command that helps, if one does.
+fn helped(refusal: &Refusal, service: &ServiceRef) -> String {
+    match commands::command(refusal, service) {
+        Some(command) => format!("{refusal}. Try: {command}"),
+        None => refusal.to_string(),
     }
 }
 
@@ -153,6 +173,8 @@ pub enum PoolReady {
     AllNodesExcluded,
     /// Its spec is in force, but Services have addresses of it that are not in it any more.
     Stranded(String),
+    /// Its spec is in force, and no address of these families is left.
+    Exhausted(Vec<Family>),
 }
 
 impl PoolReady {
@@ -165,7 +187,21 @@ impl PoolReady {
             return Self::Invalid(problem.clone());
         }
         if status.stranded.is_empty() {
-            return if all_nodes_excluded { Self::AllNodesExcluded } else { Self::Yes };
+            let counts = &status.counts;
+            let full = [
+                (Family::V4, counts.assigned_v4, counts.available_v4),
+                (Family::V6, counts.assigned_v6, counts.available_v6),
+            ];
+            let full: Vec<Family> = full
+                .into_iter()
+                .filter(|(_, assigned, available)| *assigned > 0 && *available == 0)
+                .map(|(family, ..)| family)
+                .collect();
+            return match (full.is_empty(), all_nodes_excluded) {
+                (false, _) => Self::Exhausted(full),
+                (true, true) => Self::AllNodesExcluded,
+                (true, false) => Self::Yes,
+            };
         }
         let named: Vec<String> =
             status.stranded.iter().map(|(address, service)| format!("{address} of {service}")).collect();
@@ -177,7 +213,7 @@ impl PoolReady {
 
 impl Verdict for PoolReady {
     fn holds(&self) -> bool {
-        matches!(self, Self::Yes | Self::AllNodesExcluded | Self::Stranded(_))
+        matches!(self, Self::Yes | Self::AllNodesExcluded | Self::Stranded(_) | Self::Exhausted(_))
     }
 
     fn reason(&self) -> &'static str {
@@ -188,6 +224,7 @@ impl Verdict for PoolReady {
             Self::Selector(_) => pool::INVALID_SELECTOR.code,
             Self::AllNodesExcluded => pool::ALL_NODES_EXCLUDED.code,
             Self::Stranded(_) => pool::ADDRESSES_OUTSIDE_POOL.code,
+            Self::Exhausted(_) => pool::EXHAUSTED.code,
         }
     }
 
@@ -200,6 +237,11 @@ impl Verdict for PoolReady {
                 node.kubernetes.io/exclude-from-external-load-balancers, which is therefore ignored: remove it from \
                 the nodes that should announce"
                 .to_owned(),
+            Self::Exhausted(families) => format!(
+                "the pool's spec is in force; no free {} address is left in it: add addresses, or delete Services that \
+                 need none (kubectl get lbip shows who has which)",
+                families.iter().map(Family::to_string).collect::<Vec<_>>().join(" and no free ")
+            ),
             Self::Stranded(list) => format!(
                 "the pool's spec is in force; outside of it Services keep {list}: they keep them until they are \
                  deleted or ask for another address"

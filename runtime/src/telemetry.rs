@@ -21,11 +21,11 @@ use tracing_subscriber::{
 #[derive(Clone, Debug, clap::Args)]
 pub struct LogFlags {
     /// What is logged: a level, or target=level pairs, comma separated, as "info,herald_l2=debug". RUST_LOG overrides it.
-    #[arg(long, value_name = "FILTER", default_value = "info")]
+    #[arg(long, value_name = "FILTER", default_value = "info", global = true)]
     pub log_level: String,
 
     /// How it is written: auto is text on a terminal and JSON elsewhere.
-    #[arg(long, value_enum, default_value_t = Format::Auto)]
+    #[arg(long, value_enum, default_value_t = Format::Auto, global = true)]
     pub log_format: Format,
 }
 

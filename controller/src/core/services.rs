@@ -272,13 +272,15 @@ impl Core {
         let (allocated, ingress) = match (rival, &publication.refusal) {
             (Some(rival), _) => {
                 let managers = rival.managers.clone();
-                (Allocated::AnotherController { managers, addresses }, None)
+                let service = service.owner.service.clone();
+                (Allocated::AnotherController { managers, addresses, service }, None)
             }
             (None, refusal) => {
-                let allocated = match refusal {
-                    Some(refusal) if addresses.is_empty() => Allocated::Refused(refusal.clone()),
-                    Some(refusal) if refusal.is_complaint() => Allocated::Outside(refusal.clone()),
-                    Some(refusal) => Allocated::Otherwise { addresses, refusal: refusal.clone() },
+                let name = service.owner.service.clone();
+                let allocated = match refusal.clone() {
+                    Some(refusal) if addresses.is_empty() => Allocated::Refused { refusal, service: name },
+                    Some(refusal) if refusal.is_complaint() => Allocated::Outside(refusal),
+                    Some(refusal) => Allocated::Otherwise { addresses, refusal, service: name },
                     None if addresses.is_empty() => Allocated::Pending,
                     None => Allocated::Yes { addresses, pool: publication.pool.clone() },
                 };

@@ -104,9 +104,22 @@ pub mod pool {
         "the spec is in force; Services keep addresses that were taken from the pool and are not in it any more",
         "put the addresses back, or let the Services ask for others",
     );
+    /// Nothing is left in it.
+    pub const EXHAUSTED: Explanation = word(
+        "Exhausted",
+        "the spec is in force; every address of a family is in use or reserved, so that new Services wait",
+        "add addresses, or delete Services that need none",
+    );
     /// All of them.
-    pub const ALL: [Explanation; 6] =
-        [IN_FORCE, OVERLAP, INVALID_SPEC, INVALID_SELECTOR, ALL_NODES_EXCLUDED, ADDRESSES_OUTSIDE_POOL];
+    pub const ALL: [Explanation; 7] = [
+        IN_FORCE,
+        OVERLAP,
+        INVALID_SPEC,
+        INVALID_SELECTOR,
+        ALL_NODES_EXCLUDED,
+        ADDRESSES_OUTSIDE_POOL,
+        EXHAUSTED,
+    ];
 }
 
 /// `Ready` on an L2Advertisement.

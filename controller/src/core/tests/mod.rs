@@ -1,6 +1,7 @@
 //! The core, driven directly: recorded objects in, jobs out, carried out by a model of the API server.
 
 mod leading;
+mod pools;
 mod sharing;
 mod world;
 

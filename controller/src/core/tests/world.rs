@@ -236,6 +236,12 @@ impl World {
         (status.conditions[0].status.clone(), status.conditions[0].reason.clone())
     }
 
+    /// Addresses left, IPv4 and IPv6.
+    pub(super) fn pool_counts(&self, name: &str) -> (i64, i64) {
+        let status = self.pools[name].status.clone().unwrap();
+        (status.available_ipv4, status.available_ipv6)
+    }
+
     pub(super) fn advertisement(&mut self, name: &str, spec: &Value) {
         let version = self.next_version();
         let object = json!({
