@@ -141,6 +141,31 @@ fn the_speaker_is_not_root_has_one_capability_and_no_cpu_limit() -> Result<()> {
 }
 
 #[test]
+fn every_flag_that_is_rendered_is_one_the_programs_have() -> Result<()> {
+    let documents = documents(&template(SETS[1].1)?)?;
+    for (kind, name, program) in [
+        ("Deployment", "lan-controller", "herald-controller"),
+        ("DaemonSet", "lan-speaker", "herald-speaker"),
+        ("Job", "lan-crds", "herald-controller"),
+    ] {
+        let args = &one(&documents, kind, name)?["spec"]["template"]["spec"]["containers"][0]["args"];
+        let args: Vec<&str> = args.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let help =
+            std::process::Command::new(herald_lab::programs::herald(program)?).arg("--help").output()?;
+        let help = String::from_utf8(help.stdout)?;
+        for arg in &args {
+            let flag = arg.split('=').next().unwrap_or(arg);
+            ensure!(
+                help.split_whitespace().any(|word| word == flag),
+                "{kind}: {program} knows no {flag}:\n{help}"
+            );
+        }
+        ensure!(!args.is_empty(), "{kind} {name} is started without arguments");
+    }
+    Ok(())
+}
+
+#[test]
 fn alerts_ask_for_metrics_that_exist() -> Result<()> {
     let path = herald_lab::programs::workspace().join("docs/metrics.md");
     let table = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;

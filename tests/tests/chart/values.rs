@@ -6,12 +6,16 @@ use serde_json::Value;
 use crate::{file, helm, template};
 
 /// Arguments that are refused, and words that the refusal must hold.
-const REFUSED: [(&[&str], &[&str]); 29] = [
+const REFUSED: [(&[&str], &[&str]); 30] = [
     (&["--set=pool=x"], &["additional properties 'pool' not allowed"]),
     (&["--set=speaker.profil=fast"], &["'/speaker'", "'profil' not allowed"]),
     (&["--set=speaker.profile=quick"], &["'/speaker/profile'", "'default', 'fast'"]),
     (&["--set=speaker.adminListen=0.0.0.0"], &["'/speaker/adminListen'", "'Loopback', 'NodeIP'"]),
     (&["--set=speaker.adminPort=70000"], &["'/speaker/adminPort'", "65,535"]),
+    (
+        &["--set=speaker.updateStrategy=Recreate"],
+        &["'/speaker/updateStrategy'", "'RollingUpdate', 'OnDelete'"],
+    ),
     (&["--set=speaker.maxUnavailable=0"], &["'/speaker/maxUnavailable'"]),
     (&["--set=speaker.maxUnavailable=101%"], &["'/speaker/maxUnavailable'"]),
     (&["--set=speaker.interfaces={averyveryverylongname}"], &["'/speaker/interfaces/0'"]),
