@@ -209,7 +209,7 @@ impl Trouble {
             }
             Self::Unauthorized => "the API server doesn't accept these credentials: check the service account's token or the kubeconfig".to_owned(),
             Self::NoSuchKind => {
-                format!("the API server doesn't know {name}: install Herald's CRDs (kubectl apply -f crds/manifests)")
+                format!("the API server doesn't know {name}: install Herald's CRDs (the chart does; by hand: kubectl apply --server-side -f manifests/crds.yaml)")
             }
             Self::Expired => "the server has forgotten that version; listing anew".to_owned(),
             Self::Undecodable => format!("an answer can't be decoded: is the CRD of {name} of this version?"),
