@@ -142,7 +142,13 @@ impl Election {
                 Ok(Err(Error::Api(status))) if status.code == 409 => (Answer::Conflict, None),
                 Ok(Err(error)) => {
                     let lasting = matches!(&error, Error::Api(status) if matches!(status.code, 400..=428));
-                    (Answer::Unknown, Some(Trouble { text: describe(&error), lasting }))
+                    let text = match &error {
+                        Error::Api(_) => describe(&error),
+                        error => {
+                            format!("the API server can't be reached, waiting for it: {}", describe(error))
+                        }
+                    };
+                    (Answer::Unknown, Some(Trouble { text, lasting }))
                 }
                 Err(_) => (
                     Answer::Unknown,
@@ -152,10 +158,15 @@ impl Election {
         })
     }
 
+    /// The Lease as logs call it.
+    fn lease(&self) -> String {
+        format!("{}/{}", self.settings.namespace, self.settings.name)
+    }
+
     /// Tells of each change: of the deadline, too, but that is no line in the log.
     fn tell(&mut self) {
         let new = self.elector.leadership(now().monotonic);
-        let lease = &self.reason;
+        let lease = self.lease();
         let identity = &self.settings.identity;
         match (&*self.tell.borrow(), &new) {
             (old, new) if old == new => return,
@@ -174,14 +185,14 @@ impl Election {
         let Some(Trouble { text, lasting }) = trouble else {
             self.readiness.ready(&self.reason);
             if self.trouble.take().is_some() {
-                tracing::info!(lease = self.reason, "the lease can be read again");
+                tracing::info!(lease = self.lease(), "the lease can be read again");
             }
             return;
         };
         if self.trouble.as_ref() == Some(&text) {
             return;
         }
-        tracing::warn!(lease = self.reason, error = text, "the lease can't be read or written");
+        tracing::warn!(lease = self.lease(), error = text, "the lease can't be read or written");
         let known = !self.readiness.reasons().iter().any(|(name, _)| *name == self.reason);
         if lasting {
             let advice = "grant this service account create, get, update, list and watch on leases.coordination.k8s.io in its namespace";
@@ -195,4 +206,139 @@ impl Election {
 
 fn now() -> Now {
     Now { monotonic: Instant::now().into_std(), wall: Timestamp::now() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use http::{Method, Response};
+    use http_body_util::BodyExt as _;
+    use kube::client::Body;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A server with one Lease; it refuses everything while `refusing`.
+    #[derive(Default)]
+    struct Server {
+        refusing: bool,
+        lease: Option<Value>,
+        version: u64,
+    }
+
+    impl Server {
+        fn answer(&mut self, method: &Method, path: &str, body: &[u8]) -> (u16, Value) {
+            let refused = |code: u16, reason: &str| {
+                (
+                    code,
+                    json!({"kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": reason}),
+                )
+            };
+            if self.refusing {
+                return refused(403, "Forbidden");
+            }
+            if path.contains('?') && !path.contains("/leases/") && *method == Method::GET {
+                let list = json!({"kind": "LeaseList", "apiVersion": "coordination.k8s.io/v1", "metadata": {"resourceVersion": "1"}, "items": []});
+                return (200, list);
+            }
+            if *method == Method::GET {
+                return self.lease.clone().map_or_else(|| refused(404, "NotFound"), |lease| (200, lease));
+            }
+            let mut lease: Value = serde_json::from_slice(body).unwrap();
+            if *method == Method::PUT
+                && Some(&lease["metadata"]["resourceVersion"])
+                    != self.lease.as_ref().map(|lease| &lease["metadata"]["resourceVersion"])
+            {
+                return refused(409, "Conflict");
+            }
+            self.version += 1;
+            lease["metadata"]["resourceVersion"] = json!(self.version.to_string());
+            self.lease = Some(lease.clone());
+            (200, lease)
+        }
+
+        fn holder(&self) -> String {
+            self.lease.as_ref().unwrap()["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned()
+        }
+    }
+
+    fn client(server: &Arc<Mutex<Server>>) -> Client {
+        let server = Arc::clone(server);
+        let service = tower::service_fn(move |request: http::Request<Body>| {
+            let server = Arc::clone(&server);
+            async move {
+                let (head, body) = request.into_parts();
+                let path = head.uri.to_string();
+                if path.contains("watch=true") {
+                    std::future::pending::<()>().await;
+                }
+                let body = body.collect().await?.to_bytes();
+                let (status, body) = server.lock().unwrap().answer(&head.method, &path, &body);
+                let body = Body::from(serde_json::to_vec(&body).unwrap());
+                Ok::<_, tower::BoxError>(Response::builder().status(status).body(body).unwrap())
+            }
+        });
+        Client::new(service, "default")
+    }
+
+    fn candidate(server: &Arc<Mutex<Server>>, name: &str) -> (Election, Receiver<Leadership>, Readiness) {
+        let readiness = Readiness::new();
+        let settings = Settings {
+            namespace: "herald-system".to_owned(),
+            name: "herald-controller".to_owned(),
+            identity: name.to_owned(),
+            timing: Timing::default(),
+        };
+        let (election, leadership) = Election::new(client(server), settings, readiness.clone());
+        (election, leadership, readiness)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_missing_right_shows_in_readiness_with_what_to_grant_and_is_tried_again() {
+        let server = Arc::new(Mutex::new(Server { refusing: true, ..Server::default() }));
+        let (election, mut leadership, readiness) = candidate(&server, "a");
+        tokio::spawn(election.run(CancellationToken::new()));
+        let named = |readiness: &Readiness| {
+            readiness
+                .reasons()
+                .iter()
+                .any(|(name, why)| name.starts_with("lease ") && why.contains("create, get, update"))
+        };
+        while !named(&readiness) {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        server.lock().unwrap().refusing = false;
+        leadership.wait_for(|leadership| matches!(leadership, Leadership::Leading { .. })).await.unwrap();
+        while !readiness.is_ready() {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn both_are_ready_and_the_lease_is_given_back_at_the_end() {
+        let server = Arc::new(Mutex::new(Server::default()));
+        let (first, mut leads, readiness) = candidate(&server, "a");
+        let end = CancellationToken::new();
+        let first = tokio::spawn(first.run(end.clone()));
+        leads.wait_for(|leadership| matches!(leadership, Leadership::Leading { .. })).await.unwrap();
+        let (second, mut waits, ready_too) = candidate(&server, "b");
+        tokio::spawn(second.run(CancellationToken::new()));
+        let standby = Leadership::Standby { leader: Some("a".to_owned()) };
+        waits.wait_for(|leadership| *leadership == standby).await.unwrap();
+        for readiness in [&readiness, &ready_too] {
+            while !readiness.is_ready() {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        }
+        end.cancel();
+        first.await.unwrap();
+        assert!(
+            !leads.borrow().may_write(Instant::now().into_std()),
+            "it says so before it gives the Lease back"
+        );
+        assert_eq!(server.lock().unwrap().holder(), "");
+        waits.wait_for(|leadership| matches!(leadership, Leadership::Leading { .. })).await.unwrap();
+        assert_eq!(server.lock().unwrap().holder(), "b");
+    }
 }
