@@ -127,13 +127,13 @@ fn a_controller_without_rights_says_which_it_needs_and_ends_when_asked() -> Resu
         "{apiVersion: v1, kind: ServiceAccount, metadata: {namespace: herald-system, name: nobody}}",
     )?;
     let controller = second_controller(lab, "nobody", ADMIN)?;
-    controller.await_words("can't list loadbalancerips", PATIENCE)?;
+    controller.await_words("the lease can't be read or written", PATIENCE)?;
     let begun = Instant::now();
     loop {
         let answer = ask_controller(lab, ADMIN, "/readyz")?;
         let services = "watch services: RBAC refuses: grant this service account get, list and watch";
-        if answer.contains(services) && answer.contains("newest resourceVersion: can't list loadbalancerips")
-        {
+        let lease = "create, get, update, list and watch on leases.coordination.k8s.io";
+        if answer.contains(services) && answer.contains(lease) && answer.contains("watch loadbalancerips") {
             break;
         }
         ensure!(begun.elapsed() < PATIENCE, "{answer}");
