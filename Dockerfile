@@ -4,7 +4,7 @@
 #   docker build --target herald-speaker    --tag heraldlb/herald-speaker:dev .
 #
 # with --platform linux/amd64,linux/arm64 for both architectures: the programs are cross-compiled, nothing is emulated.
-# `make image` needs no daemon and is what releases are made with; the programs in both are the same, byte for byte.
+# `make image` needs no daemon and is what releases are made with; the programs in both come from the same build.
 
 FROM --platform=$BUILDPLATFORM rust:1.95.0-bookworm AS build
 # setcap; pip, which gets the C compiler named in hack/zig.txt.
