@@ -145,6 +145,37 @@ fn a_controller_without_rights_says_which_it_needs_and_ends_when_asked() -> Resu
 }
 
 #[test]
+fn a_controller_without_crds_says_so_and_is_ready_once_they_are_there() -> Result<()> {
+    const ADMIN: &str = "127.0.0.1:7480";
+    let lab = Plan::nodes(1).without_herald().start()?;
+    lab.kubectl_apply("{apiVersion: v1, kind: Namespace, metadata: {name: herald-system}}")?;
+    let kubeconfig = lab.control_plane().admin_kubeconfig().display().to_string();
+    let binary = programs::herald("herald-controller")?;
+    let netns = &lab.control_plane().host().netns;
+    let log = lab.dir().join("without-crds.log");
+    let controller = Process::start(netns, "the controller", &binary, ["--kubeconfig", &kubeconfig], &log)?;
+    controller.await_words("install Herald's CRDs", PATIENCE)?;
+    let readyz = |words: &[&str]| {
+        let begun = Instant::now();
+        loop {
+            let answer = ask_controller(&lab, ADMIN, "/readyz")?;
+            if words.iter().all(|words| answer.contains(words)) {
+                return Ok(());
+            }
+            ensure!(begun.elapsed() < PATIENCE, "{answer}");
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+    };
+    readyz(&[
+        "watch ipaddresspools: the API server doesn't know ipaddresspools: install Herald's CRDs",
+        "watch l2advertisements:",
+        "watch loadbalancerips:",
+    ])?;
+    lab.kubectl_apply_file(&programs::workspace().join("crds/manifests"))?;
+    readyz(&["200 OK"])
+}
+
+#[test]
 fn both_programs_wait_for_an_api_server_that_is_not_there_yet() -> Result<()> {
     let (_alone, lab) = lab_alone()?;
     lab.control_plane().kill_api()?;
