@@ -213,9 +213,9 @@ fn can_be_a_hosts(address: IpAddr) -> bool {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SpecChange {
     /// A consistent list of all.
-    Replaced(Vec<VipSpec>),
+    Replaced(Vec<Arc<VipSpec>>),
     /// One is new or has changed.
-    Applied(VipSpec),
+    Applied(Arc<VipSpec>),
     /// One is gone.
     Deleted(IpAddr),
 }
@@ -225,9 +225,12 @@ pub enum SpecChange {
 pub struct Specs {
     /// This node.
     me: NodeName,
-    known: BTreeMap<IpAddr, VipSpec>,
+    /// Each as the core was told it, and shared with the core.
+    known: BTreeMap<IpAddr, Arc<VipSpec>>,
     /// Node sets, each held once however many addresses name it.
     sets: HashSet<Arc<[NodeName]>>,
+    /// Names of holders, likewise.
+    names: HashSet<NodeName>,
     /// What was complained about and not mended yet.
     warned: BTreeMap<IpAddr, String>,
     nameless: HashSet<Nameless>,
@@ -240,6 +243,7 @@ impl Specs {
             me: me.into(),
             known: BTreeMap::new(),
             sets: HashSet::new(),
+            names: HashSet::new(),
             warned: BTreeMap::new(),
             nameless: HashSet::new(),
         }
@@ -267,9 +271,10 @@ impl Specs {
         }
     }
 
-    fn replace(&mut self, list: Vec<Result<Lbip, Nameless>>) -> Vec<VipSpec> {
+    fn replace(&mut self, list: Vec<Result<Lbip, Nameless>>) -> Vec<Arc<VipSpec>> {
         let mut before = std::mem::take(&mut self.known);
         self.sets.retain(|set| Arc::strong_count(set) > 1);
+        self.names.clear();
         for lbip in list {
             match lbip {
                 Ok(lbip) => {
@@ -287,7 +292,7 @@ impl Specs {
     }
 
     /// The spec, if it is new to the core.
-    fn apply(&mut self, lbip: Lbip) -> Option<VipSpec> {
+    fn apply(&mut self, lbip: Lbip) -> Option<Arc<VipSpec>> {
         let spec = match lbip.spec {
             Ok(spec) => spec,
             Err(why) => {
@@ -296,23 +301,33 @@ impl Specs {
             }
         };
         if self.warned.remove(&lbip.vip).is_some() {
-            tracing::info!(vip = %lbip.vip, "the LoadBalancerIP makes sense again");
+            tracing::info!(address = %lbip.vip, "the LoadBalancerIP makes sense again");
         }
-        let spec = self.share_set(spec);
+        let spec = Arc::new(self.share(spec));
         match self.known.entry(lbip.vip) {
             Entry::Occupied(mut known) => {
                 let news = !same_meaning(known.get(), &spec, &self.me);
-                known.insert(spec.clone());
-                news.then_some(spec)
+                news.then(|| {
+                    known.insert(Arc::clone(&spec));
+                    spec
+                })
             }
             Entry::Vacant(vacant) => {
-                vacant.insert(spec.clone());
+                vacant.insert(Arc::clone(&spec));
                 Some(spec)
             }
         }
     }
 
-    fn share_set(&mut self, mut spec: VipSpec) -> VipSpec {
+    /// Thousands of addresses name the same few nodes.
+    fn share(&mut self, mut spec: VipSpec) -> VipSpec {
+        for name in &mut spec.holders_hint {
+            if let Some(shared) = self.names.get(name) {
+                *name = shared.clone();
+            } else {
+                self.names.insert(name.clone());
+            }
+        }
         if let Nodes::Listed(names) = &mut spec.nodes {
             if let Some(shared) = self.sets.get(names) {
                 *names = Arc::clone(shared);
@@ -329,14 +344,14 @@ impl Specs {
         }
         let kept =
             if self.known.contains_key(&vip) { "keeping its last good meaning" } else { "not announced" };
-        tracing::warn!(%vip, why, "ignoring a LoadBalancerIP that makes no sense: {kept}");
+        tracing::warn!(address = %vip, error = why, "ignoring a LoadBalancerIP that makes no sense: {kept}");
         self.warned.insert(vip, why);
     }
 
     fn complain_nameless(&mut self, nameless: Nameless) {
         // Bounded: the API server refuses such names (CEL), so that many of them are an attack on the log.
         if self.nameless.len() < 64 && !self.nameless.contains(&nameless) {
-            tracing::warn!(why = nameless.0, "ignoring a LoadBalancerIP whose name is no address");
+            tracing::warn!(error = nameless.0, "ignoring a LoadBalancerIP whose name is no address");
             self.nameless.insert(nameless);
         }
     }

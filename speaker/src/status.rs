@@ -13,7 +13,7 @@
 //! afterwards only what is still true is written.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     net::IpAddr,
     sync::Arc,
     time::Duration,
@@ -92,8 +92,8 @@ pub enum Came {
 pub struct Desired {
     /// Held here.
     pub entry: Option<Entry>,
-    /// Claimed by a stranger.
-    pub foreign: Option<Foreign>,
+    /// Claimed by a stranger; seldom, so that it takes little room in the others.
+    pub foreign: Option<Box<Foreign>>,
 }
 
 /// One write to do.
@@ -109,17 +109,26 @@ pub struct Write {
     pub news_of_conflict: bool,
 }
 
+/// What is known of one address.
+#[derive(Debug, Default)]
+struct Item {
+    desired: Desired,
+    /// Not told yet.
+    claim: Option<Came>,
+    conflict_news: bool,
+    /// In the queue: from when on it may be written, and which transition it was.
+    queued: Option<(Option<Instant>, u64)>,
+}
+
 /// What is to be written, newest first.
 #[derive(Debug, Default)]
 pub struct Plan {
-    desired: HashMap<IpAddr, Desired>,
-    claims: HashMap<IpAddr, Came>,
-    conflict_news: HashSet<IpAddr>,
+    items: BTreeMap<IpAddr, Item>,
     /// Order of the transitions that may be written now; a later one of the same address replaces the earlier.
     queue: BTreeMap<u64, IpAddr>,
     /// Those that have to wait until then.
     later: BTreeSet<(Instant, u64, IpAddr)>,
-    queued: HashMap<IpAddr, (Option<Instant>, u64)>,
+    queued: usize,
     sequence: u64,
     /// From when transitions may be written that come now; `None`: at once.
     pub not_before: Option<Instant>,
@@ -133,15 +142,17 @@ pub struct Plan {
 impl Plan {
     /// This node holds `vip`.
     pub fn claimed(&mut self, vip: IpAddr, entry: Entry, came: Came) {
-        self.desired.entry(vip).or_default().entry = Some(entry);
-        self.claims.insert(vip, came);
+        let item = self.items.entry(vip).or_default();
+        item.desired.entry = Some(entry);
+        item.claim = Some(came);
         self.enqueue(vip);
     }
 
     /// This node holds `vip` no longer.
     pub fn released(&mut self, vip: IpAddr) {
-        self.claims.remove(&vip);
-        self.desired.entry(vip).or_default().entry = None;
+        let item = self.items.entry(vip).or_default();
+        item.claim = None;
+        item.desired.entry = None;
         self.enqueue(vip);
     }
 
@@ -156,7 +167,8 @@ impl Plan {
         self.closed = true;
         self.queue.clear();
         self.later.clear();
-        self.queued.clear();
+        self.items.values_mut().for_each(|item| item.queued = None);
+        self.queued = 0;
         self.not_before = None;
         for vip in std::mem::take(&mut self.left) {
             self.enqueue(vip);
@@ -165,26 +177,25 @@ impl Plan {
 
     /// Whether [`Self::close`] was called and all is written.
     pub fn is_over(&self) -> bool {
-        self.closed && self.queued.is_empty()
+        self.closed && self.queued == 0
     }
 
     /// Somebody outside the cluster answers for `vip`.
     pub fn conflict(&mut self, vip: IpAddr, foreign: Foreign) {
-        let desired = self.desired.entry(vip).or_default();
+        let item = self.items.entry(vip).or_default();
         // The first stranger stands for all until it is over: who forges frames can't make us write by each.
-        let news = desired.foreign.is_none();
-        if news {
-            desired.foreign = Some(foreign);
-            self.conflict_news.insert(vip);
+        if item.desired.foreign.is_none() {
+            item.desired.foreign = Some(Box::new(foreign));
+            item.conflict_news = true;
             self.enqueue_at(vip, None);
         }
     }
 
     /// Nobody does any longer.
     pub fn conflict_over(&mut self, vip: IpAddr) {
-        self.conflict_news.remove(&vip);
-        let desired = self.desired.entry(vip).or_default();
-        if desired.foreign.take().is_some() {
+        let Some(item) = self.items.get_mut(&vip) else { return };
+        item.conflict_news = false;
+        if item.desired.foreign.take().is_some() {
             self.enqueue(vip);
         }
     }
@@ -192,18 +203,18 @@ impl Plan {
     /// What is held, all of it: after reports were lost, and when an interface was renamed or has another MAC address.
     /// Whoever held before what is new here is not known.
     pub fn holds_exactly(&mut self, held: impl Iterator<Item = (IpAddr, Entry)>) {
-        let held: HashMap<IpAddr, Entry> = held.collect();
+        let held: BTreeMap<IpAddr, Entry> = held.collect();
         let gone: Vec<IpAddr> = self
-            .desired
+            .items
             .iter()
-            .filter(|(vip, desired)| desired.entry.is_some() && !held.contains_key(*vip))
+            .filter(|(vip, item)| item.desired.entry.is_some() && !held.contains_key(*vip))
             .map(|(vip, _)| *vip)
             .collect();
         for vip in gone {
             self.released(vip);
         }
         for (vip, entry) in held {
-            match self.desired.get_mut(&vip).and_then(|desired| desired.entry.as_mut()) {
+            match self.items.get_mut(&vip).and_then(|item| item.desired.entry.as_mut()) {
                 None => self.claimed(vip, entry, Came::First),
                 Some(known) if known.mac == entry.mac && known.interface == entry.interface => {}
                 Some(known) => {
@@ -217,7 +228,9 @@ impl Plan {
     /// The object, as the watch shows it: what does not agree with what is true here is written again.
     /// `settled`: this process runs for longer than [`EARLIER_LIFE`].
     pub fn seen(&mut self, vip: IpAddr, own_entry: Option<&SeenEntry>, settled: bool) {
-        let held = self.desired.get(&vip).and_then(|desired| desired.entry.as_ref());
+        let item = self.items.get(&vip);
+        let held = item.and_then(|item| item.desired.entry.as_ref());
+        let queued = item.is_some_and(|item| item.queued.is_some());
         if held.is_none() && own_entry.is_some() && !settled {
             self.earlier.insert(vip);
         } else {
@@ -229,8 +242,7 @@ impl Plan {
             (None, Some(_)) => !settled,
             (None, None) => true,
         };
-        if !agrees && !self.queued.contains_key(&vip) {
-            self.desired.entry(vip).or_default();
+        if !agrees && !queued {
             self.enqueue(vip);
         }
     }
@@ -238,8 +250,8 @@ impl Plan {
     /// [`EARLIER_LIFE`] is over: what this node held then and does not hold now is taken back.
     pub fn settle(&mut self) {
         for vip in std::mem::take(&mut self.earlier) {
-            let held = self.desired.get(&vip).is_some_and(|desired| desired.entry.is_some());
-            if !held && !self.queued.contains_key(&vip) {
+            let idle = |item: &Item| item.desired.entry.is_none() && item.queued.is_none();
+            if self.items.get(&vip).is_none_or(idle) {
                 self.enqueue(vip);
             }
         }
@@ -249,11 +261,12 @@ impl Plan {
     pub fn deleted(&mut self, vip: IpAddr) {
         self.earlier.remove(&vip);
         self.unqueue(vip);
-        self.claims.remove(&vip);
-        self.conflict_news.remove(&vip);
+        let Some(item) = self.items.get_mut(&vip) else { return };
+        item.claim = None;
+        item.conflict_news = false;
         // Still held for a moment (rule A42): it is written again if the object returns.
-        if self.desired.get(&vip).is_some_and(|desired| desired.entry.is_none()) {
-            self.desired.remove(&vip);
+        if item.desired.entry.is_none() {
+            self.items.remove(&vip);
         }
     }
 
@@ -270,50 +283,51 @@ impl Plan {
                 break;
             }
             self.queue.insert(sequence, vip);
-            self.queued.insert(vip, (None, sequence));
+            if let Some(item) = self.items.get_mut(&vip) {
+                item.queued = Some((None, sequence));
+            }
         }
         let (_, vip) = self.queue.pop_last()?;
-        self.queued.remove(&vip);
-        let desired = self.desired.get(&vip).cloned().unwrap_or_default();
+        self.queued -= 1;
+        let item = self.items.get_mut(&vip)?;
+        item.queued = None;
         Some(Write {
             vip,
-            desired,
-            claim: self.claims.remove(&vip),
-            news_of_conflict: self.conflict_news.remove(&vip),
+            desired: item.desired.clone(),
+            claim: item.claim.take(),
+            news_of_conflict: std::mem::take(&mut item.conflict_news),
         })
     }
 
     /// A write was done: what needs no more memory is forgotten.
     pub fn done(&mut self, write: &Write) {
-        let idle = self.desired.get(&write.vip) == Some(&Desired::default());
-        if idle && !self.queued.contains_key(&write.vip) {
-            self.desired.remove(&write.vip);
+        let idle = |item: &Item| item.desired == Desired::default() && item.queued.is_none();
+        if self.items.get(&write.vip).is_some_and(idle) {
+            self.items.remove(&write.vip);
         }
     }
 
     /// A write failed and is to be tried again, unless something newer is queued for its address.
     pub fn again(&mut self, write: Write) {
-        let holds = self.desired.get(&write.vip).is_some_and(|desired| desired.entry.is_some());
-        if let (Some(came), true) = (write.claim, holds) {
-            self.claims.entry(write.vip).or_insert(came);
+        let item = self.items.entry(write.vip).or_default();
+        if item.desired.entry.is_some() && item.claim.is_none() {
+            item.claim = write.claim;
         }
-        if write.news_of_conflict {
-            self.conflict_news.insert(write.vip);
-        }
-        if !self.queued.contains_key(&write.vip) && !self.closed {
+        item.conflict_news |= write.news_of_conflict;
+        if item.queued.is_none() && !self.closed {
             self.enqueue_at(write.vip, None);
         }
     }
 
     /// How many writes wait.
     pub fn waiting(&self) -> usize {
-        self.queued.len()
+        self.queued
     }
 
     fn enqueue(&mut self, vip: IpAddr) {
         // One that waits already waits no longer for having changed again.
-        let at = match self.queued.get(&vip) {
-            Some((known, _)) => (*known).min(self.not_before),
+        let at = match self.items.get(&vip).and_then(|item| item.queued) {
+            Some((known, _)) => known.min(self.not_before),
             None => self.not_before,
         };
         self.enqueue_at(vip, at);
@@ -322,7 +336,8 @@ impl Plan {
     fn enqueue_at(&mut self, vip: IpAddr, at: Option<Instant>) {
         self.unqueue(vip);
         self.sequence += 1;
-        self.queued.insert(vip, (at, self.sequence));
+        self.queued += 1;
+        self.items.entry(vip).or_default().queued = Some((at, self.sequence));
         match at {
             Some(at) => {
                 self.later.insert((at, self.sequence, vip));
@@ -334,14 +349,17 @@ impl Plan {
     }
 
     fn unqueue(&mut self, vip: IpAddr) {
-        match self.queued.remove(&vip) {
-            Some((Some(at), sequence)) => {
+        let Some((at, sequence)) = self.items.get_mut(&vip).and_then(|item| item.queued.take()) else {
+            return;
+        };
+        self.queued -= 1;
+        match at {
+            Some(at) => {
                 self.later.remove(&(at, sequence, vip));
             }
-            Some((None, sequence)) => {
+            None => {
                 self.queue.remove(&sequence);
             }
-            None => {}
         }
     }
 }
@@ -387,7 +405,7 @@ mod tests {
         assert_eq!(write.desired, Desired::default());
         assert_eq!(write.claim, None, "an address that is held no longer supersedes nobody");
         plan.done(&write);
-        assert!(plan.desired.is_empty());
+        assert!(plan.items.is_empty());
     }
 
     #[test]

@@ -26,6 +26,8 @@ const PACE: Duration = Duration::from_millis(1);
 const SECOND_ROUND: Duration = Duration::from_millis(1_100);
 /// Where frames are lost: at 1.1, 2.2, 4.4 and 8.8 s, to reach who missed it and is not known.
 const LAST_ROUND: Duration = Duration::from_millis(8_800);
+/// Room for jobs that is kept while there are none.
+const JOBS_KEPT: usize = 64;
 /// Measured loss of a peer's hellos that counts as such.
 const LOSSY: f64 = 0.02;
 /// With more addresses than this here, only their own clients are told, not everybody who asked for any.
@@ -102,7 +104,12 @@ impl Announcer {
     }
 
     fn pop(&mut self) -> Option<Job> {
-        self.ready.iter_mut().find_map(VecDeque::pop_front)
+        let job = self.ready.iter_mut().find_map(VecDeque::pop_front);
+        if job.is_none() {
+            // After a takeover of thousands of addresses.
+            self.ready.iter_mut().for_each(|queue| queue.shrink_to(JOBS_KEPT));
+        }
+        job
     }
 
     fn is_idle(&self) -> bool {
@@ -209,6 +216,7 @@ impl Segment {
         if let Some(vip) = self.vips.get_mut(id) {
             let waiting = vip.unanswered.len();
             vip.unanswered.retain(|target| *target != by);
+            vip.unanswered.shrink_to_fit();
             cx.counters.acknowledged += u64::from(vip.unanswered.len() < waiting);
         }
     }

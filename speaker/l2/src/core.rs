@@ -112,7 +112,7 @@ impl Core {
             }
             Input::Interfaces(interfaces) => self.set_interfaces(interfaces),
             Input::SpecsReplaced(specs) => self.replace_specs(specs),
-            Input::SpecApplied(spec) => self.apply_spec(Arc::new(spec)),
+            Input::SpecApplied(spec) => self.apply_spec(spec),
             Input::SpecDeleted(vip) => self.delete_spec(vip),
             Input::Node(node) => self.set_node(node),
             Input::Shutdown => {
@@ -328,12 +328,12 @@ impl Core {
     }
 
     /// Rule A42: what a consistent list lacks was deleted, unless it lacks suspiciously much.
-    fn replace_specs(&mut self, specs: Vec<VipSpec>) {
+    fn replace_specs(&mut self, specs: Vec<Arc<VipSpec>>) {
         let listed: BTreeSet<IpAddr> = specs.iter().map(|spec| spec.vip).collect();
         let known = self.specs.len();
         let missing: Vec<IpAddr> = self.specs.keys().copied().filter(|vip| !listed.contains(vip)).collect();
         for spec in specs {
-            self.apply_spec(Arc::new(spec));
+            self.apply_spec(spec);
         }
         let shrank = known >= SMALL_LIST && missing.len() * 2 > known;
         if !shrank {

@@ -54,6 +54,7 @@ impl Segment {
         let reach = self.peers.get(from).map_or(0, |peer| peer.reach);
         let Some(vip) = self.vips.get_mut(id) else { return };
         vip.claims.retain(|known| known.node != from);
+        vip.claims.reserve_exact(1);
         vip.claims.push(PeerClaim { node: from, life, epoch: claim.epoch, revision: claim.revision });
         vip.max_revision = vip.max_revision.max(claim.revision);
         if claim.epoch >= vip.max_epoch {

@@ -21,9 +21,9 @@ pub enum Input<'a> {
     /// The complete list of interfaces, each time anything about any of them changes.
     Interfaces(Vec<Interface>),
     /// A consistent list of all specs: what is missing from it was deleted (rule A42).
-    SpecsReplaced(Vec<VipSpec>),
+    SpecsReplaced(Vec<Arc<VipSpec>>),
     /// A spec is new or has changed.
-    SpecApplied(VipSpec),
+    SpecApplied(Arc<VipSpec>),
     /// A spec was deleted; the address is kept for 2 s in case it returns (rule A42).
     SpecDeleted(IpAddr),
     /// This node's own Node object.

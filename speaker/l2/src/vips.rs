@@ -139,6 +139,8 @@ pub(crate) fn remember(clients: &mut Vec<Client>, client: Client, most: usize) {
     if clients.len() >= most {
         clients.remove(0);
     }
+    // Most addresses have few, and there are many addresses.
+    clients.reserve_exact(1);
     clients.push(client);
 }
 
@@ -146,7 +148,8 @@ pub(crate) fn remember(clients: &mut Vec<Client>, client: Client, most: usize) {
 #[derive(Debug, Default)]
 pub(crate) struct VipTable {
     index: FxHashMap<IpAddr, VipId>,
-    slots: Vec<Option<Vip>>,
+    /// Each on its own, so that the table grows without moving them.
+    slots: Vec<Option<Box<Vip>>>,
     vacant: Vec<VipId>,
     timers: BinaryHeap<Reverse<(Instant, VipId)>>,
     /// Free addresses that wait for the segment's gate.
@@ -164,11 +167,11 @@ impl VipTable {
     }
 
     pub(crate) fn get(&self, id: VipId) -> Option<&Vip> {
-        self.slots.get(id.slot())?.as_ref()
+        self.slots.get(id.slot())?.as_deref()
     }
 
     pub(crate) fn get_mut(&mut self, id: VipId) -> Option<&mut Vip> {
-        self.slots.get_mut(id.slot())?.as_mut()
+        self.slots.get_mut(id.slot())?.as_deref_mut()
     }
 
     /// The address's slot, made if need be; `None` when the table is full.
@@ -185,7 +188,7 @@ impl VipTable {
                 id
             }
         };
-        *self.slots.get_mut(id.slot())? = Some(Vip::new(addr, now));
+        *self.slots.get_mut(id.slot())? = Some(Box::new(Vip::new(addr, now)));
         self.index.insert(addr, id);
         Some(id)
     }
@@ -200,7 +203,7 @@ impl VipTable {
 
     /// Every address, in order of slots.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (VipId, &Vip)> {
-        (0u32..).zip(&self.slots).filter_map(|(id, slot)| Some((VipId(id), slot.as_ref()?)))
+        (0u32..).zip(&self.slots).filter_map(|(id, slot)| Some((VipId(id), slot.as_deref()?)))
     }
 
     /// Every address's slot, for walks that change them.
@@ -215,7 +218,7 @@ impl VipTable {
 
     /// The addresses in these slots.
     pub(crate) fn in_slots(&self, slots: std::ops::Range<usize>) -> impl Iterator<Item = &Vip> {
-        self.slots.get(slots).unwrap_or_default().iter().flatten()
+        self.slots.get(slots).unwrap_or_default().iter().flatten().map(Box::as_ref)
     }
 
     pub(crate) fn set_mine(&mut self, id: VipId, mine: Option<Mine>) {

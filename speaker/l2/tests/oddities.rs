@@ -9,6 +9,7 @@
 mod lan;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use herald_l2::{Core, Event, Input, Interface, Lifecycle, MacAddr, NodeState, Nodes, Output, ReleaseReason};
@@ -152,7 +153,7 @@ fn of_two_interfaces_on_one_segment_the_higher_one_falls_silent() {
     // The higher one would be first by metric.
     let second = Interface { ifindex: 3, name: "eth1".into(), mac: mac(7), metric: 1, ..interface(0) };
     core.handle(at(0), Input::Interfaces(vec![interface(0), second]));
-    core.handle(at(0), Input::SpecApplied(spec(VIP, 1)));
+    core.handle(at(0), Input::SpecApplied(spec(VIP, 1).into()));
     let mut same_segment = 0;
     let mut spoke = Vec::new();
     for millis in 0..4_000 {
@@ -182,7 +183,7 @@ fn of_two_interfaces_on_one_segment_the_higher_one_falls_silent() {
 #[test]
 fn a_list_that_lost_more_than_half_is_believed_only_when_it_says_so_again() {
     let vips = ["10.0.1.1", "10.0.1.2", "10.0.1.3"];
-    let specs: Vec<_> = vips.iter().map(|vip| spec(vip, 1)).collect();
+    let specs: Vec<Arc<_>> = vips.iter().map(|vip| spec(vip, 1).into()).collect();
     let mut lan = Lan::new(1);
     lan.input(0, Input::SpecsReplaced(specs.clone()));
     lan.run_for(3_000);
@@ -246,7 +247,7 @@ fn a_newer_spec_takes_the_address_from_a_holder_that_has_not_heard_of_it() {
     let mut without = spec(VIP, 2);
     without.nodes = Nodes::Listed((0..3).filter(|node| *node != holder).map(name).collect());
     for node in (0..3).filter(|node| *node != holder) {
-        lan.input(node, Input::SpecApplied(without.clone()));
+        lan.input(node, Input::SpecApplied(without.clone().into()));
     }
     lan.run_for(1_000);
     let successor = lan.holder(VIP);

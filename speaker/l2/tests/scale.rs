@@ -12,8 +12,9 @@ use lan::{Lan, spec};
 
 const MANY: u32 = 10_000;
 
-fn specs() -> Vec<VipSpec> {
-    (0..MANY).map(|n| spec(&format!("10.0.{}.{}", 16 + n / 250, 1 + n % 250), u64::from(n + 1))).collect()
+fn specs() -> Vec<std::sync::Arc<VipSpec>> {
+    let spec = |n| spec(&format!("10.0.{}.{}", 16 + n / 250, 1 + n % 250), u64::from(n + 1));
+    (0..MANY).map(|n| spec(n).into()).collect()
 }
 
 fn started(nodes: usize) -> Lan {

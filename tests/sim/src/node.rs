@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use herald_l2::{
@@ -260,11 +261,11 @@ impl Node {
             let input = match told {
                 Told::List(specs) => {
                     self.copies = specs.iter().map(|spec| (spec.vip, spec.clone())).collect();
-                    Input::SpecsReplaced(specs)
+                    Input::SpecsReplaced(specs.into_iter().map(Arc::new).collect())
                 }
                 Told::Applied(spec) => {
                     self.copies.insert(spec.vip, spec.clone());
-                    Input::SpecApplied(spec)
+                    Input::SpecApplied(Arc::new(spec))
                 }
                 Told::Deleted(vip) => {
                     self.copies.remove(&vip);

@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use herald_l2::{
@@ -141,7 +142,7 @@ impl Lan {
     pub(crate) fn spec_everywhere(&mut self, spec: &VipSpec) {
         for node in 0..self.nodes.len() {
             if self.nodes[node].on {
-                self.input(node, Input::SpecApplied(spec.clone()));
+                self.input(node, Input::SpecApplied(Arc::new(spec.clone())));
             }
         }
     }
