@@ -57,8 +57,8 @@ type Outcome = (Answer, Option<Trouble>);
 #[derive(Debug)]
 struct Trouble {
     text: String,
-    /// Waiting won't mend it.
-    lasting: bool,
+    /// What somebody has to do about it, where waiting won't mend it.
+    advice: Option<&'static str>,
 }
 
 impl Election {
@@ -141,18 +141,21 @@ impl Election {
                 Ok(Err(Error::Api(status))) if status.code == 404 && reads => (Answer::NotFound, None),
                 Ok(Err(Error::Api(status))) if status.code == 409 => (Answer::Conflict, None),
                 Ok(Err(error)) => {
-                    let lasting = matches!(&error, Error::Api(status) if matches!(status.code, 400..=428));
+                    let advice = match &error {
+                        Error::Api(status) => advice(status.code),
+                        _ => None,
+                    };
                     let text = match &error {
                         Error::Api(_) => describe(&error),
                         error => {
                             format!("the API server can't be reached, waiting for it: {}", describe(error))
                         }
                     };
-                    (Answer::Unknown, Some(Trouble { text, lasting }))
+                    (Answer::Unknown, Some(Trouble { text, advice }))
                 }
                 Err(_) => (
                     Answer::Unknown,
-                    Some(Trouble { text: format!("no answer within {limit:?}"), lasting: false }),
+                    Some(Trouble { text: format!("no answer within {limit:?}"), advice: None }),
                 ),
             }
         })
@@ -182,7 +185,7 @@ impl Election {
 
     /// Says each trouble once; readiness names what waiting won't mend, and whatever keeps the first look away.
     fn note(&mut self, trouble: Option<Trouble>) {
-        let Some(Trouble { text, lasting }) = trouble else {
+        let Some(Trouble { text, advice }) = trouble else {
             self.readiness.ready(&self.reason);
             if self.trouble.take().is_some() {
                 tracing::info!(lease = self.lease(), "the lease can be read again");
@@ -194,13 +197,25 @@ impl Election {
         }
         tracing::warn!(lease = self.lease(), error = text, "the lease can't be read or written");
         let known = !self.readiness.reasons().iter().any(|(name, _)| *name == self.reason);
-        if lasting {
-            let advice = "grant this service account create, get, update, list and watch on leases.coordination.k8s.io in its namespace";
+        if let Some(advice) = advice {
             self.readiness.missing(&self.reason, format!("{text}; {advice}"));
         } else if !known {
             self.readiness.missing(&self.reason, text.clone());
         }
         self.trouble = Some(text);
+    }
+}
+
+/// What somebody has to do about a refusal.
+fn advice(code: u16) -> Option<&'static str> {
+    match code {
+        401 => Some("check the service account's token or the kubeconfig"),
+        403 => Some(
+            "grant this service account create, get, update, list and watch on leases.coordination.k8s.io in its namespace",
+        ),
+        404 => Some("create the namespace that --namespace names"),
+        400..=428 => Some("see what the API server said; the Lease may be deleted, it is made anew"),
+        _ => None,
     }
 }
 
