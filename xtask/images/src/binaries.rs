@@ -2,11 +2,12 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use herald_oci::Architecture;
 
 use crate::root;
@@ -83,7 +84,7 @@ pub(crate) fn build(
     println!("building {} for {target}", PROGRAMS.join(" and "));
     let status = cargo.status().context("running cargo")?;
     if !status.success() {
-        bail!("cargo build for {target} failed; `rustup target add {target}` may be missing");
+        bail!("cargo build for {target} failed; see above");
     }
     // Cargo's one exception: the directory of the profile `dev` is called `debug`.
     let directory = target_directory()?.join(target).join(if profile == "dev" { "debug" } else { profile });
@@ -100,12 +101,14 @@ fn environment(architecture: Architecture, target: &str) -> anyhow::Result<BTree
     };
     let name = target.replace('-', "_");
     let mut remap = vec![format!("--remap-path-prefix={}=/herald", shown(&root)?)];
-    for (path, instead) in [("registry/src", "/crates"), ("git/checkouts", "/git")] {
-        remap.push(format!("--remap-path-prefix={}={instead}", shown(&cargo_home()?.join(path))?));
+    for registry in registries()? {
+        remap.push(format!("--remap-path-prefix={}=/crates", shown(&registry)?));
     }
     Ok(BTreeMap::from([
         (format!("CC_{name}"), format!("{} {arch}", shown(&compilers.join("musl-cc"))?)),
         (format!("AR_{name}"), shown(&compilers.join("musl-ar"))?.to_owned()),
+        // mimalloc: no huge pages, though the kernel gives them to everybody. A speaker is far smaller than ten of them.
+        (format!("CFLAGS_{name}"), "-DMI_DEFAULT_ALLOW_THP=0".to_owned()),
         // Rust brings musl's start files and library itself, and this linker too.
         (format!("CARGO_TARGET_{}_LINKER", name.to_uppercase()), "rust-lld".to_owned()),
         (format!("CARGO_TARGET_{}_RUSTFLAGS", name.to_uppercase()), remap.join(" ")),
@@ -126,6 +129,20 @@ fn target_directory() -> anyhow::Result<PathBuf> {
         serde_json::from_slice(&output.stdout).context("reading what cargo metadata says")?;
     let directory = metadata.get("target_directory").and_then(serde_json::Value::as_str);
     directory.map(PathBuf::from).context("cargo metadata names no target directory")
+}
+
+/// Where cargo unpacked the crates. The directories' names differ with the registry that they were fetched from.
+fn registries() -> anyhow::Result<Vec<PathBuf>> {
+    let status = cargo().args(["fetch", "--quiet", "--locked"]).status().context("running cargo")?;
+    ensure!(status.success(), "cargo fetch failed; see above");
+    let unpacked = cargo_home()?.join("registry/src");
+    let entries = fs::read_dir(&unpacked).with_context(|| format!("reading {}", unpacked.display()))?;
+    let mut registries = Vec::new();
+    for entry in entries {
+        registries.push(entry.with_context(|| format!("reading {}", unpacked.display()))?.path());
+    }
+    registries.sort();
+    Ok(registries)
 }
 
 fn cargo_home() -> anyhow::Result<PathBuf> {
