@@ -177,3 +177,68 @@ fn readable(change: Change<Result<Address, herald_ipam::AddressError>>) -> Optio
         Change::Deleted(address) => Change::Deleted(read(address)?),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::fake_api::{Asked, FakeApi, refusal};
+
+    fn list(version: &str) -> Value {
+        json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
+            "metadata": {"resourceVersion": version}, "items": []})
+    }
+
+    fn address(text: &str) -> Result<Address, herald_ipam::AddressError> {
+        let object: LoadBalancerIP = serde_json::from_value(json!({
+            "apiVersion": "heraldlb.io/v1beta1", "kind": "LoadBalancerIP",
+            "metadata": {"name": "any", "resourceVersion": "1"},
+            "spec": {"address": text, "revision": 1},
+        }))
+        .unwrap();
+        Address::try_from(object)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_newest_version_is_asked_for_until_it_comes_and_readiness_says_what_is_missing() {
+        let answers = Mutex::new(vec![
+            list("4711"),
+            list(""),
+            refusal(404, "NotFound", "the server could not find the requested resource"),
+        ]);
+        let api = FakeApi::new(move |_: &Asked| answers.lock().unwrap().pop().expect("asked too often"));
+        let readiness = Readiness::new();
+        let reading = tokio::spawn(Newest::new(api.client(), readiness.clone()).read());
+        while api.asked().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        sleep(Duration::from_millis(10)).await;
+        let reasons = format!("{:?}", readiness.reasons());
+        assert!(reasons.contains("CRDs installed") && reasons.contains("could not find"), "{reasons}");
+        assert_eq!(reading.await.unwrap(), Version(4711), "a list without a version is no answer");
+        assert!(readiness.is_ready());
+        let asked = api.asked();
+        assert!(asked.iter().all(|asked| !asked.path.contains("resourceVersion=")), "{asked:?}");
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_read_is_left_out_and_the_others_are_not() {
+        let all = Change::Replaced(vec![address("10.0.0.1"), address("nonsense"), address("fd00::1")]);
+        let Some(Change::Replaced(read)) = readable(all) else { panic!("a list stays a list") };
+        let read: Vec<String> = read.iter().map(|address| address.address.to_string()).collect();
+        assert_eq!(read, ["10.0.0.1", "fd00::1"]);
+        assert!(readable(Change::Applied(address("nonsense"))).is_none());
+        assert!(readable(Change::Deleted(address("nonsense"))).is_none());
+    }
+
+    #[tokio::test]
+    async fn what_the_watches_tell_ends_with_the_channel() {
+        let (events, receiver) = mpsc::channel(1);
+        drop(receiver);
+        let endless = futures::stream::repeat_with(|| Event::Newest(Version(1)));
+        forward(endless, events).await;
+    }
+}
