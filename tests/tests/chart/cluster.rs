@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, bail, ensure};
 use herald_lab::{HERALD_NAMESPACE, Lab, Plan};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{SETS, chart, documents, template};
 
@@ -172,19 +172,15 @@ fn only_the_speaker_needs_more_than_restricted(lab: &Lab) -> Result<()> {
     lab.kubectl(&["label", "namespace", "restricted", "pod-security.kubernetes.io/enforce=restricted"])?;
     let mut seen = 0;
     for each in documents(&template(&[])?)? {
-        let template = &each["spec"]["template"];
-        if template.is_null() {
-            continue;
-        }
+        let Some(mut spec) = each.pointer("/spec/template/spec").cloned() else { continue };
         seen += 1;
-        let mut spec = template["spec"].clone();
         if let Some(spec) = spec.as_object_mut() {
             spec.insert("serviceAccountName".to_owned(), json!("default"));
         }
         let pod = json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "x", "namespace": "restricted" }, "spec": spec });
         let pod = file(lab, "pod.json", &pod.to_string())?;
         let answer = lab.kubectl(&["create", "--dry-run=server", "--validate=strict", "-f", &pod]);
-        match (each["kind"].as_str(), answer) {
+        match (each.get("kind").and_then(Value::as_str), answer) {
             (Some("DaemonSet"), Err(error)) => {
                 let error = format!("{error:#}");
                 ensure!(error.contains("violates PodSecurity") && error.contains("NET_RAW"), "{error}");
@@ -312,7 +308,7 @@ fn a_speaker_may_write_no_other_node_among_the_holders() -> Result<()> {
     )?;
     let holder = |node: &str| json!({ "node": node, "interface": "eth0", "mac": "02:00:00:00:00:01", "since": "2026-01-01T00:00:00Z" });
     // Not by kubectl, which reads the status first: a speaker has no right to that, and does not.
-    let write = |node: Option<&str>, holders: serde_json::Value| -> Result<String> {
+    let write = |node: Option<&str>, holders: Value| -> Result<String> {
         let path = "/apis/heraldlb.io/v1beta1/loadbalancerips/192.168.0.240/status";
         let request = http::Request::patch(path)
             .header("Content-Type", "application/merge-patch+json")
@@ -339,7 +335,10 @@ fn a_speaker_may_write_no_other_node_among_the_holders() -> Result<()> {
 fn hooks(text: &str) -> Result<String> {
     let text = text.split_once("HOOKS:").context("no hooks")?.1;
     let text = text.split_once("MANIFEST:").map_or(text, |(hooks, _)| hooks);
-    let job = documents(text)?.into_iter().find(|each| each["kind"] == "Job").context("no Job")?;
-    let hooks = job["metadata"]["annotations"]["helm.sh/hook"].as_str().map(str::to_owned);
+    let job = documents(text)?
+        .into_iter()
+        .find(|each| each.get("kind").is_some_and(|kind| kind == "Job"))
+        .context("no Job")?;
+    let hooks = job.pointer("/metadata/annotations/helm.sh~1hook").and_then(Value::as_str).map(str::to_owned);
     hooks.context("the Job is no hook")
 }

@@ -21,7 +21,11 @@ const WRITES: [(&str, &str, &str); 11] = [
 ];
 
 fn one<'a>(documents: &'a [Value], kind: &str, name: &str) -> Result<&'a Value> {
-    let found = documents.iter().find(|each| each["kind"] == kind && each["metadata"]["name"] == name);
+    let is = |each: &&Value| {
+        each.get("kind").is_some_and(|found| found == kind)
+            && each.pointer("/metadata/name").is_some_and(|found| found == name)
+    };
+    let found = documents.iter().find(is);
     found.with_context(|| format!("no {kind} {name} is rendered"))
 }
 
