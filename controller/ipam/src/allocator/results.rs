@@ -190,10 +190,7 @@ impl Allocator {
 pub(super) fn see(entry: &mut Entry, record: AddressRecord) {
     if record.version >= entry.known {
         entry.known = record.version;
-        // The write under way says itself under which key it takes.
-        if !entry.writing {
-            entry.key = record.sharing.as_ref().map(|terms| terms.key.clone());
-        }
+        entry.key = record.sharing.as_ref().map(|terms| terms.key.clone());
         entry.pool = record.pool.clone().or(entry.pool.take());
         entry.record = Some(record);
     }

@@ -72,11 +72,9 @@ impl Situation<'_> {
             return Err(no(first, ShareNo::Crowded));
         }
         for share in &entry.shares {
-            // Nobody knows what one that is on its way out exposes, until it is gone.
-            if matches!(share.phase, Phase::Doomed(_) | Phase::Releasing(_)) {
-                return Err(AddressNo::BeingReleased(vec![share.owner.clone()]));
-            }
-            let other = self.known(&share.owner).ok_or_else(in_use)?;
+            // Nobody knows what a Service exposes that is gone, until its release is confirmed.
+            let leaving = || AddressNo::BeingReleased(vec![share.owner.clone()]);
+            let other = self.known(&share.owner).ok_or_else(leaving)?;
             if let Some(why) = conflict(self.request, other, self.scope(address)) {
                 return Err(no(&share.owner, why));
             }

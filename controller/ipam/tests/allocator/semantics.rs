@@ -71,6 +71,21 @@ fn a_pool_that_gains_or_loses_a_family_takes_nothing_away_and_adds_what_is_missi
     }
 }
 
+/// Rule B7: RequireDualStack is both or nothing, also where the first was recorded before a crash.
+#[test]
+fn a_first_address_whose_second_became_impossible_is_released() {
+    let mut world = settled(&[pool("p", &["10.0.0.0/30", "fd00::/126"])]);
+    world.create_service("a", 1, REQUIRE, anything());
+    world.deliver(SERVICES);
+    world.work(0, Fate::Works);
+    assert_eq!(world.lbips.len(), 1);
+    world.apply_pool(pool("p", &["10.0.0.0/30"]));
+    world.restart(|_| false);
+    world.settle();
+    assert_eq!((world.shown("a"), world.lbips.len()), (vec![], 0));
+    assert!(world.refusal("a").contains("'p' has no IPv6 range"), "{}", world.refusal("a"));
+}
+
 /// MetalLB refuses one address on a dual-stack Service; Herald adds the other family from the same pool.
 #[test]
 fn one_requested_address_on_a_dual_stack_service_is_honoured_and_completed() {

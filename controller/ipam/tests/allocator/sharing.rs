@@ -223,6 +223,48 @@ fn dual_stack_services_share_both_families_and_the_second_is_added_by_sharing() 
 }
 
 #[test]
+fn who_waits_to_share_joins_when_something_changes_among_the_sharers() {
+    let mut world = settled(&[pool("p", &["10.0.0.1", "fd00::1"]), pool("q", &["10.1.0.1"])]);
+    world.create_exposing("a", 0, REQUIRE, sharing("k", from_pool("p")), exposure(&[80]));
+    world.create_exposing("b", 1, V4, sharing("k", from_pool("q")), exposure(&[80]));
+    world.settle();
+    world.create_exposing("named", 2, V4, sharing("k", from_pool("p")), exposure(&[80, 8080]));
+    world.create_exposing("any", 3, V6, sharing("k", anything()), exposure(&[80]));
+    world.settle();
+    for name in ["named", "any"] {
+        assert!(world.refusal(name).contains("both use port TCP 80"), "{}", world.refusal(name));
+    }
+    world.expose("a", exposure(&[443]));
+    world.settle();
+    assert_eq!(world.shown("named"), ["10.0.0.1"]);
+    assert_eq!(world.shown("any"), ["fd00::1"]);
+    // Another key at first, then the same.
+    world.create_exposing("other", 4, V4, sharing("l", anything()), exposure(&[22]));
+    world.settle();
+    assert_eq!(world.shown("other"), [""; 0]);
+    world.ask("other", V4, sharing("k", anything()));
+    world.settle();
+    assert_eq!(world.shown("other"), ["10.0.0.1"]);
+}
+
+#[test]
+fn a_joiner_that_goes_and_returns_before_its_write_shows_nothing_yet() {
+    let mut world = settled(&[pool("p", &["10.0.0.1"])]);
+    world.create_exposing("a", 0, V4, sharing("k", anything()), exposure(&[80]));
+    world.create_exposing("b", 1, V4, sharing("k", anything()), exposure(&[443]));
+    world.deliver(SERVICES);
+    world.deliver(SERVICES);
+    world.toggle_type("b");
+    world.deliver(SERVICES);
+    world.toggle_type("b");
+    world.deliver(SERVICES);
+    assert!(matches!(world.jobs.as_slice(), [Output::Take(_)]), "{:?}", world.jobs);
+    world.settle();
+    assert_eq!(users(&world, "10.0.0.1"), ["default/a", "default/b"]);
+    assert_eq!([world.shown("a"), world.shown("b")].concat(), ["10.0.0.1"; 2]);
+}
+
+#[test]
 fn a_retained_shared_address_waits_for_the_key() {
     let mut world = settled(&[retaining(pool("p", &["10.0.0.1-10.0.0.2"]))]);
     world.create_exposing("a", 0, V4, sharing("k", anything()), exposure(&[80]));
