@@ -208,6 +208,40 @@ fn a_node_that_loses_power_is_replaced_and_takes_nothing_back() -> Result<()> {
 
 #[test]
 #[ignore = "a full cluster: make test-cluster"]
+fn a_node_that_hangs_is_replaced_and_silent_when_it_wakes() -> Result<()> {
+    let (_alone, installed) = alone()?;
+    let place = Place::new(installed, "hang")?;
+    let cluster = place.cluster;
+    let (address, holder) = place.serve(&EVERYWHERE, "externalTrafficPolicy: Cluster")?;
+    let survivors: Vec<&str> = EVERYWHERE.into_iter().filter(|&node| node != holder).collect();
+    cluster.deploy_backend(place.name, "web", &survivors)?;
+    let sniffer = Sniffer::start(cluster.lan())?;
+    let meter = Meter::start(cluster.client(), (address, 80).into(), PERIOD)?;
+    meter.await_answer(Instant::now(), PATIENCE)?;
+    let frozen = Instant::now();
+    cluster.node(&holder)?.pause()?;
+    let successor =
+        sniffer.wait_for(frozen, PATIENCE, |frame| frame.announces(address) && frame.from != holder)?;
+    meter.await_answer(successor.at, PATIENCE)?;
+    let gap = meter.stop()?.longest_gap().context("no answers")?;
+    cluster.measured(&format!(
+        "{holder} hangs: {} announced after {:?}, longest gap {:?} (a kernel goes on forwarding)",
+        successor.from,
+        successor.at - frozen,
+        gap.length()
+    ));
+    let woken = Instant::now();
+    cluster.node(&holder)?.resume()?;
+    cluster.await_herald()?;
+    let moves = sniffer.moves(address, &successor.from, woken);
+    ensure!(moves.is_empty(), "the address moved when the node woke: {moves:?}");
+    let answering = cluster.who_answers(&sniffer, address)?;
+    ensure!(answering == [successor.from].into(), "{answering:?} answer for {address}");
+    Ok(())
+}
+
+#[test]
+#[ignore = "a full cluster: make test-cluster"]
 fn a_speaker_that_is_killed_is_restarted_and_its_address_is_answered() -> Result<()> {
     let (_alone, installed) = alone()?;
     let place = Place::new(installed, "sigkill")?;
