@@ -45,6 +45,8 @@ test: deps lint generated licences cores ## Everything CI runs: format, lints, u
 	HERALD_BIN_DIR=$(BUILDS)/debug $(CARGO) test --workspace
 
 .PHONY: test-cluster
+# Images for this machine alone: the other architecture's are of no use to its nodes.
+test-cluster: ARCH := $(if $(filter aarch64,$(shell uname -m)),arm64,amd64)
 test-cluster: cluster-deps image pod ## Test images and chart on three real kubelets: install, upgrade, faults
 	$(call say,Tests on a full cluster: kubelet$(comma) containerd$(comma) helm)
 	$(CARGO) test --package herald-lab --test 'cluster_*' --test cleanup -- --ignored --nocapture --test-threads=1
