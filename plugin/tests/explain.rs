@@ -147,20 +147,48 @@ fn a_broken_link_is_named_with_what_to_do() {
     nowhere["spec"]["announce"]["l2"]["nodes"] = json!({"mode": "Listed"});
     let invalid = pool(json!({"conditions": [condition("Ready", "False", "Overlap", "overlaps another")]}));
     for (facts, link, advice) in [
-        (facts(cluster_ip, vec![], pools()), "Service: shop/web is not of type LoadBalancer", "spec.type: LoadBalancer"),
+        (
+            facts(cluster_ip, vec![], pools()),
+            "Service: shop/web is not of type LoadBalancer",
+            "spec.type: LoadBalancer",
+        ),
         (facts(foreign, vec![], pools()), "Service: shop/web has class 'other'", "--load-balancer-class"),
-        (facts(garbage, vec![], pools()), "Request: metallb.io/loadBalancerIPs: '10.0.0.300'", "correct the request"),
-        (facts(unseen_service(), vec![], vec![]), "Pool: there is no IPAddressPool", "create an IPAddressPool"),
+        (
+            facts(garbage, vec![], pools()),
+            "Request: metallb.io/loadBalancerIPs: '10.0.0.300'",
+            "correct the request",
+        ),
+        (
+            facts(unseen_service(), vec![], vec![]),
+            "Pool: there is no IPAddressPool",
+            "create an IPAddressPool",
+        ),
         (facts(unseen_service(), vec![], pools()), "Address: none", "a controller would give it 10.0.0.0"),
-        (facts(full, vec![], pools()), "Condition: none yet", "a controller would say: 10.0.0.9 lies in no pool"),
+        (
+            facts(full, vec![], pools()),
+            "Condition: none yet",
+            "a controller would say: 10.0.0.9 lies in no pool",
+        ),
         (facts(thief, vec![lbip()], pools()), "10.0.0.1, which is not its own but of shop/web", ""),
         (facts(service(), vec![], pools()), "10.0.0.1, which Herald has not given", ""),
-        (facts(refused, vec![], pools()), "Condition: Allocated=False: no pool gives", "NoAddressAvailable: no pool"),
+        (
+            facts(refused, vec![], pools()),
+            "Condition: Allocated=False: no pool gives",
+            "NoAddressAvailable: no pool",
+        ),
         (facts(service(), vec![unheld], pools()), "Holder: no node answers for 10.0.0.1", ""),
         (facts(service(), vec![nowhere], pools()), "Nodes: no node may announce 10.0.0.1", ""),
-        (facts(service(), vec![lbip()], vec![invalid]), "Pool: lan: 1 IPv4 in use, 3 free; Overlap: overlaps another", ""),
+        (
+            facts(service(), vec![lbip()], vec![invalid]),
+            "Pool: lan: 1 IPv4 in use, 3 free; Overlap: overlaps another",
+            "",
+        ),
         (facts(service(), vec![lbip()], vec![]), "Pool: lan does not exist any more; the address stays", ""),
-        (Facts { leader: Ok(None), ..healthy() }, "Controller: no Lease herald-controller", "controller does not run"),
+        (
+            Facts { leader: Ok(None), ..healthy() },
+            "Controller: no Lease herald-controller",
+            "controller does not run",
+        ),
         (
             Facts { now: "2026-01-01T01:00:00Z".parse().unwrap(), ..healthy() },
             "Controller: pod-1, its Lease renewed 3302 s ago",

@@ -37,8 +37,8 @@ pub async fn take_over(cluster: &Cluster, services: &[Owner], manager: &str) -> 
         let api: Api<Service> = Api::namespaced(cluster.client.clone(), &owner.service.namespace);
         let failed = |error: kube::Error| {
             Failure::cluster(format!(
-                "Service {}: can't take status.loadBalancer over: {} (it takes the rights to get services and to patch \
-                 services/status); the Services before it are done, run the same again for the rest",
+                "Service {}: can't take status.loadBalancer over: {} (it takes the rights to get and to patch \
+                 services); the Services before it are done, run the same again for the rest",
                 owner.service,
                 describe(&error)
             ))
@@ -59,10 +59,15 @@ pub async fn take_over(cluster: &Cluster, services: &[Owner], manager: &str) -> 
             };
             let body =
                 json!({"metadata": {"resourceVersion": metadata.resource_version, "managedFields": left}});
-            match api.patch_status(&owner.service.name, &PatchParams::default(), &Patch::Merge(body)).await {
-                Ok(_) => {
-                    taken.written += 1;
-                    taken.note_others(owner, &left);
+            // Not by the status subresource: there the API server ignores managedFields.
+            match api.patch_metadata(&owner.service.name, &PatchParams::default(), &Patch::Merge(body)).await
+            {
+                Ok(service) => {
+                    let fields = service.metadata.managed_fields.unwrap_or_default();
+                    if without_claim(&fields, manager).is_none() {
+                        taken.written += 1;
+                    }
+                    taken.note_others(owner, &fields);
                     break;
                 }
                 Err(kube::Error::Api(status)) if status.code == 409 && attempt < ATTEMPTS => {}
