@@ -13,7 +13,7 @@ fn read<T: DeserializeOwned>(value: Value) -> T {
     serde_json::from_value(value).unwrap()
 }
 
-fn pool(more: Value) -> Value {
+fn pool(more: &Value) -> Value {
     let mut pool = json!({
         "apiVersion": "heraldlb.io/v1beta1", "kind": "IPAddressPool", "metadata": {"name": "lan", "uid": "p"},
         "spec": {"addresses": ["10.0.0.0/30"]},
@@ -66,7 +66,7 @@ fn node(name: &str) -> Node {
 
 /// A Service that has all it asks for.
 fn healthy() -> Facts {
-    facts(service(), vec![lbip()], vec![pool(json!({}))])
+    facts(service(), vec![lbip()], vec![pool(&json!({}))])
 }
 
 fn facts(service: Value, addresses: Vec<Value>, pools: Vec<Value>) -> Facts {
@@ -126,7 +126,7 @@ fn unseen_service() -> Value {
 
 #[test]
 fn a_broken_link_is_named_with_what_to_do() {
-    let pools = || vec![pool(json!({}))];
+    let pools = || vec![pool(&json!({}))];
     let mut cluster_ip = service();
     cluster_ip["spec"]["type"] = json!("ClusterIP");
     let mut foreign = unseen_service();
@@ -145,7 +145,7 @@ fn a_broken_link_is_named_with_what_to_do() {
     unheld["status"] = json!({});
     let mut nowhere = lbip();
     nowhere["spec"]["announce"]["l2"]["nodes"] = json!({"mode": "Listed"});
-    let invalid = pool(json!({"conditions": [condition("Ready", "False", "Overlap", "overlaps another")]}));
+    let invalid = pool(&json!({"conditions": [condition("Ready", "False", "Overlap", "overlaps another")]}));
     for (facts, link, advice) in [
         (
             facts(cluster_ip, vec![], pools()),
