@@ -266,7 +266,7 @@ fn explain_tells_the_whole_chain_and_names_the_rights_that_are_missing() -> Resu
     let link = |explanation: &Value, step: &str| -> String {
         let chain = explanation["chain"].as_array().cloned().unwrap_or_default();
         let links = chain.iter().filter(|link| link["step"] == step);
-        links.map(|link| format!("{} {}\n", link["state"], link["what"])).collect()
+        links.map(|link| format!("{} {}", link["state"], link["what"])).collect::<Vec<_>>().join("\n")
     };
 
     // Before: MetalLB's address, which Herald has not given.
