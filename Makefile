@@ -157,7 +157,7 @@ image-reproducible: $(ZIG) ## Build the images of this commit twice and compare 
 $(TOOLS)/ziglang-$(ZIG_VERSION)/ziglang/zig: hack/zig.txt
 	$(call say,Getting zig $(ZIG_VERSION) once per machine (98 MB))
 	rm -rf $(TOOLS)/ziglang-$(ZIG_VERSION)
-	python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps --require-hashes \
+	PIP_ROOT_USER_ACTION=ignore python3 -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
 		--target $(TOOLS)/ziglang-$(ZIG_VERSION) --requirement hack/zig.txt
 	@touch $@
 

@@ -278,6 +278,8 @@ fn explain_tells_the_whole_chain_and_names_the_rights_that_are_missing() -> Resu
     it.admin(0, &["import", "metallb", "--apply"])?;
     let holder = lab.await_holder("192.168.7.5".parse()?)?;
     lab.await_service_condition("shop", "tcp", "heraldlb.io/Announced", "True")?;
+    // Counted when there is nothing more urgent to write.
+    lab.kubectl(&["wait", "ipaddresspool/lan", "--for=jsonpath={.status.assignedIPv4}=2", "--timeout=30s"])?;
     let told = explain("svc/tcp", &[])?;
     for (step, words) in [
         ("Request", "to be shared by key"),

@@ -10,7 +10,8 @@ const HEAD: &str = "# Metrics
 `cargo xtask metrics`; edit those. -->
 
 Both processes serve `/metrics` in the OpenMetrics text format on their admin address: the controller on port 7480, the
-speaker on port 7481, on loopback unless `--admin-addr` says more. A series is there as long as what it tells of: that of
+speaker on port 7481, on loopback unless `--admin-addr` says more. (The chart lets the controller listen on its pod's
+address as well, and the speakers on their node's with `speaker.adminListen: NodeIP`.) A series is there as long as what it tells of: that of
 a deleted pool, of an address that is no longer held here or of a peer that is forgotten disappears. Names and labels in
 these tables are tested; none is renamed or loses a label without a line in CHANGELOG.md.
 ";

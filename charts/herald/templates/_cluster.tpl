@@ -22,9 +22,11 @@ or nothing. `lookup` finds nothing in `helm template`, so nothing is printed the
 {{- if or $servers $pods }}
 k3s' own load balancer (servicelb) is on{{ with $servers }}, on {{ join ", " . }}{{ end }}{{ with $pods }}, with the DaemonSets {{ join ", " . }} in kube-system{{ end }}.
 It writes the nodes' addresses into the same Services. Switch it off on every server:
+    sudo mkdir -p /etc/rancher/k3s/config.yaml.d
     echo "disable+: [servicelb]" | sudo tee /etc/rancher/k3s/config.yaml.d/herald.yaml && sudo systemctl restart k3s
 or let Herald serve one class only: helm upgrade ... --set loadBalancerClass=heraldlb.io/l2
-Services that servicelb has written to say so in their condition heraldlb.io/Allocated (reason AnotherController).
+Services that servicelb has written to say so in their condition heraldlb.io/Allocated (reason AdoptionRefused, or
+AnotherController where Herald had given an address before).
 {{- end }}
 {{- end }}
 {{- end }}
@@ -44,7 +46,7 @@ Services that servicelb has written to say so in their condition heraldlb.io/All
 {{- if $controllers }}
 MetalLB ({{ join ", " $controllers }}) serves the Services without a loadBalancerClass, and so does Herald. Which of them
 gives a new Service its address is a matter of chance. What one has written, the other leaves alone: such Services say so
-in their condition heraldlb.io/Allocated (reason AnotherController). Never give both the same addresses.
+in their condition heraldlb.io/Allocated (reason AdoptionRefused or AnotherController). Never give both the same addresses.
 To try Herald beside MetalLB, let it serve one class only: helm upgrade ... --set loadBalancerClass=heraldlb.io/l2
 {{- end }}
 {{- end }}

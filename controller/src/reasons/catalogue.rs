@@ -166,7 +166,7 @@ pub fn page() -> String {
     let mut page = String::from(
         "<!-- Made by `cargo xtask reasons` from controller/src/reasons/catalogue.rs and controller/ipam/src/reason.rs; edit \
          those. -->\n\n# Reasons\n\nHerald says in conditions what it did and why. `reason` is one of the words \
-         below; `message` names the objects concerned and what to do.\n\n    kubectl describe service web\n    kubectl \
+         below; `message` names the objects concerned and what to do.\n\n    kubectl get service web -o yaml\n    kubectl \
          wait --for=condition=heraldlb.io/Allocated service/web\n",
     );
     let complaint = |wanted: bool| {
