@@ -255,6 +255,52 @@ fn services_move_over_from_metallb_and_back_without_a_change_of_address() -> Res
     Ok(())
 }
 
+/// The commands of a section of the page, as it has them.
+fn commands(section: &str) -> Result<Vec<String>> {
+    let page = std::fs::read_to_string(programs::workspace().join("docs/moving-from-metallb.md"))?;
+    let (_, section) = page.split_once(section).with_context(|| format!("the page has no {section:?}"))?;
+    let section = section.split("\n## ").next().unwrap_or_default();
+    Ok(section.lines().filter_map(|line| line.strip_prefix("$ kubectl ")).map(str::to_owned).collect())
+}
+
+#[test]
+fn what_the_way_back_does_to_herald_is_undone_by_the_commands_to_come_again() -> Result<()> {
+    let lab = Plan::nodes(1).without_herald().start()?;
+    lab.apply_manifests()?;
+    for workload in ["controller.yaml", "speaker.yaml"] {
+        lab.kubectl_apply_file(&programs::workspace().join("manifests").join(workload))?;
+    }
+    let specs = || -> Result<(Value, Value)> {
+        let spec = |object: &str| -> Result<Value> {
+            let text = lab.kubectl(&["-n", herald_lab::HERALD_NAMESPACE, "get", object, "-o", "json"])?;
+            Ok(serde_json::from_str::<Value>(&text)?["spec"].clone())
+        };
+        Ok((spec("deployment/herald-controller")?, spec("daemonset/herald-speaker")?))
+    };
+    // Those that change Herald's workloads; what is waited for needs kubelets.
+    let play = |section: &str| -> Result<()> {
+        let lines = commands(section)?;
+        let changes = |line: &&String| line.contains(" scale ") || line.contains(" patch ");
+        let ours: Vec<&String> =
+            lines.iter().filter(changes).filter(|line| line.starts_with("-n herald-system ")).collect();
+        ensure!(ours.len() == 2, "{section}: {ours:?}");
+        for line in ours {
+            let words: Vec<&str> = line.split(' ').map(|word| word.trim_matches('\'')).collect();
+            lab.kubectl(&words).with_context(|| line.clone())?;
+        }
+        Ok(())
+    };
+    let before = specs()?;
+    ensure!(before.0["replicas"] == 2, "{}", before.0);
+    play("## The way back")?;
+    let back = specs()?;
+    ensure!(back.0["replicas"] == 0, "{}", back.0);
+    ensure!(back.1["template"]["spec"]["nodeSelector"]["heraldlb.io/moved"] == "true", "{}", back.1);
+    play("\n## To come again")?;
+    ensure!(specs()? == before, "{:?} after {before:?}", specs()?);
+    Ok(())
+}
+
 #[test]
 fn explain_tells_the_whole_chain_and_names_the_rights_that_are_missing() -> Result<()> {
     let it = Move::begin()?;
