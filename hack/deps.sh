@@ -56,6 +56,10 @@ missing=()
 for entry in "${needed[@]}"; do
     command -v "${entry%%:*}" >/dev/null || missing+=("${entry##*:}")
 done
+# For zig, which compiles the images' C parts. Debian packs pip apart from Python.
+if [[ " $* " == *" cluster "* ]]; then
+    python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
+fi
 # gcc alone only recommends the C library's headers and start files, which linking needs.
 command -v cc >/dev/null && [ -e /usr/include/stdlib.h ] || missing+=(build-essential)
 
