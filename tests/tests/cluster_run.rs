@@ -1,6 +1,7 @@
 //! Herald from its chart and images on a cluster with real kubelets: traffic, upgrades and faults. `make test-cluster`.
 
 use std::{
+    collections::BTreeSet,
     net::IpAddr,
     time::{Duration, Instant},
 };
@@ -17,9 +18,11 @@ const PERIOD: Duration = Duration::from_millis(2);
 const EVERYWHERE: [&str; 3] = ["n1", "n2", "n3"];
 /// How many clients are in the middle of something while speakers are replaced.
 const CLIENTS: usize = 1000;
-/// Whether peers leave a restarting speaker's addresses where they are while its node's kernel answers (rules A23, A44).
-/// Without that an address moves, and open connections with it: kube-proxy's state of them is on the node it left.
-const RESTART_IS_NO_MOVE: bool = false;
+
+/// The uids of the speakers' pods.
+fn speakers(cluster: &Cluster) -> Result<BTreeSet<String>> {
+    Ok(cluster.speakers()?.into_values().filter_map(|pod| pod.metadata.uid).collect())
+}
 
 /// A namespace of the test's own, gone when the test is.
 struct Place<'a> {
@@ -58,7 +61,7 @@ fn both_nodes_pods_answer_and_policy_local_keeps_the_clients_address() -> Result
     let place = Place::new(installed, "traffic")?;
     let client = place.cluster.client();
     let (address, _) = place.serve(&["n1", "n2"], "externalTrafficPolicy: Cluster")?;
-    let mut nodes = std::collections::BTreeSet::new();
+    let mut nodes = BTreeSet::new();
     let begun = Instant::now();
     while nodes.len() < 2 && begun.elapsed() < PATIENCE {
         let page = client.http_get_until_ok(address, 80, PATIENCE)?;
@@ -80,19 +83,26 @@ fn both_nodes_pods_answer_and_policy_local_keeps_the_clients_address() -> Result
 
 #[test]
 #[ignore = "a full cluster: make test-cluster"]
-fn restart_upgrade_and_rollback_of_all_speakers_break_no_open_connection() -> Result<()> {
+fn an_address_is_kept_and_served_again_after_restart_upgrade_and_rollback_of_all_speakers() -> Result<()> {
     let (_alone, installed) = alone()?;
     let place = Place::new(installed, "upgrade")?;
     let cluster = place.cluster;
     let (address, holder) = place.serve(&EVERYWHERE, "externalTrafficPolicy: Cluster")?;
     let sniffer = Sniffer::start(cluster.lan())?;
-    let old = cluster.speakers()?;
     let connections = Connections::open(cluster.client(), address, 80, CLIENTS)?;
 
     let replace = |what: &str, act: &dyn Fn() -> Result<()>| -> Result<()> {
         let before = cluster.await_holder(address)?;
+        let old = speakers(cluster)?;
         let begun = Instant::now();
         act()?;
+        let new = speakers(cluster)?;
+        let kept: Vec<&String> = old.intersection(&new).collect();
+        ensure!(
+            new.len() == EVERYWHERE.len() && kept.is_empty(),
+            "{what}: {kept:?} were not replaced, {new:?} run"
+        );
+        cluster.client().http_get_until_ok(address, 80, PATIENCE).with_context(|| what.to_owned())?;
         let moves = sniffer.moves(address, &before, begun);
         let said: Vec<String> =
             moves.iter().map(|seen| format!("to {} after {:?}", seen.from, seen.at - begun)).collect();
@@ -104,13 +114,6 @@ fn restart_upgrade_and_rollback_of_all_speakers_break_no_open_connection() -> Re
         cluster.kubectl(&["rollout", "restart", "--namespace", HERALD_NAMESPACE, daemonset])?;
         cluster.await_herald()
     })?;
-    let restarted = cluster.speakers()?;
-    for node in EVERYWHERE {
-        let uid = |pods: &std::collections::BTreeMap<String, k8s_openapi::api::core::v1::Pod>| {
-            pods.get(node).and_then(|pod| pod.metadata.uid.clone())
-        };
-        ensure!(uid(&old) != uid(&restarted), "the speaker on {node} was not replaced");
-    }
     replace("helm upgrade that replaces controllers and speakers", &|| {
         let annotate =
             ["--set", "speaker.podAnnotations.try=one", "--set", "controller.podAnnotations.try=one"];
@@ -119,12 +122,12 @@ fn restart_upgrade_and_rollback_of_all_speakers_break_no_open_connection() -> Re
     replace("helm rollback", &|| {
         cluster.helm(&["rollback", "herald", "1", "--namespace", HERALD_NAMESPACE, "--wait"]).map(drop)
     })?;
+    // Printed, not required: an address moves while its speaker is away, and a connection whose state kube-proxy has on the
+    // node it left breaks. Nothing keeps the address there yet.
     let served = connections.close()?;
     cluster.measured(&format!(
         "{CLIENTS} open connections through all three (first holder {holder}): {served:?}"
     ));
-    ensure!(served.broken == 0 || !RESTART_IS_NO_MOVE, "{served:?}");
-    cluster.client().http_get_until_ok(address, 80, PATIENCE)?;
     ensure!(cluster.await_addresses(place.name, "web")? == [address], "{address} was taken away");
     Ok(())
 }
@@ -251,11 +254,17 @@ fn a_speaker_that_is_killed_is_restarted_and_its_address_is_answered() -> Result
     let connections = Connections::open(cluster.client(), address, 80, 100)?;
     let meter = Meter::start(cluster.client(), (address, 80).into(), PERIOD)?;
     meter.await_answer(Instant::now(), PATIENCE)?;
+    let pod = format!("pod/{}", cluster.speaker_pod(&holder)?);
+    // Not 0 where a test before this one has cut the node's power.
+    let count = "jsonpath={.status.containerStatuses[0].restartCount}";
+    let restarts: u32 = cluster
+        .kubectl(&["get", "--namespace", HERALD_NAMESPACE, &pod, "--output", count])?
+        .trim()
+        .parse()?;
     let killed = Instant::now();
     cluster.node(&holder)?.signal("herald-speaker", Signal::SIGKILL)?;
-    let pod = format!("pod/{}", cluster.speaker_pod(&holder)?);
-    let restarted = "--for=jsonpath={.status.containerStatuses[0].restartCount}=1";
-    cluster.kubectl(&["wait", "--namespace", HERALD_NAMESPACE, &pod, restarted, "--timeout=60s"])?;
+    let restarted = format!("--for={count}={}", restarts + 1);
+    cluster.kubectl(&["wait", "--namespace", HERALD_NAMESPACE, &pod, &restarted, "--timeout=60s"])?;
     cluster.await_herald()?;
     let back = killed.elapsed();
     meter.await_answer(Instant::now(), PATIENCE)?;
@@ -266,7 +275,6 @@ fn a_speaker_that_is_killed_is_restarted_and_its_address_is_answered() -> Result
         "speaker of the holder killed: ready again after {back:?}, {moves} moves, longest gap {:?}, {served:?}",
         gap.length()
     ));
-    ensure!(served.broken == 0 || !RESTART_IS_NO_MOVE, "{served:?}");
     cluster.client().http_get_until_ok(address, 80, PATIENCE)?;
     Ok(())
 }
