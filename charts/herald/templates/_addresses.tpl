@@ -48,17 +48,31 @@ this is only for a warning, or a refusal of what can't be meant, before anything
 {{- end }}
 {{- end }}
 
-{{/* Nodes whose own IPv4 addresses lie in a pool of the values: one line each. Asks the cluster; nothing without one. */}}
+{{/* Whether an IPv4 address, as a number, lies in one of some entries: "true" or nothing. Takes a list of both. */}}
+{{- define "herald.ipv4In" -}}
+{{- $address := int64 (index . 0) }}
+{{- $found := false }}
+{{- range index . 1 }}
+{{- with include "herald.ipv4Range" . }}
+{{- $bounds := splitList " " . }}
+{{- if and (le (int64 (first $bounds)) $address) (ge (int64 (last $bounds)) $address) }}{{ $found = true }}{{ end }}
+{{- end }}
+{{- end }}
+{{- if $found }}true{{ end }}
+{{- end }}
+
+{{/*
+Nodes whose own IPv4 addresses a pool of the values could give out: one line each. Asks the cluster; nothing without one.
+IPv6 is not looked at: templates count in 64 bits.
+*/}}
 {{- define "herald.nodesInPools" -}}
 {{- $nodes := (lookup "v1" "Node" "" "").items }}
 {{- range $pool := .Values.pools }}
 {{- range $entry := $pool.addresses }}
-{{- with include "herald.ipv4Range" $entry }}
-{{- $bounds := splitList " " . }}
 {{- range $node := $nodes }}
 {{- range $address := dig "status" "addresses" list $node }}
-{{- $own := include "herald.ipv4" ($address.address | toString) }}
-{{- if and $own (le (int64 (first $bounds)) (int64 $own)) (ge (int64 (last $bounds)) (int64 $own)) }}
+{{- with include "herald.ipv4" ($address.address | toString) }}
+{{- if and (include "herald.ipv4In" (list . (list $entry))) (not (include "herald.ipv4In" (list . ($pool.excluded | default list)))) }}
   {{ $address.address }} of node {{ $node.metadata.name }} lies in {{ $entry }} of pool {{ include "herald.objectName" $pool }}
 {{- end }}
 {{- end }}

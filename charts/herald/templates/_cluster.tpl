@@ -3,6 +3,14 @@ What can be seen in the cluster that will keep Herald from working, or make it f
 or nothing. `lookup` finds nothing in `helm template`, so nothing is printed there.
 */}}
 
+{{/*
+The command that changes one value. Without its last flag helm forgets all values of the install, the pools among them;
+with --reuse-values it would lack the defaults of a newer chart's values.
+*/}}
+{{- define "herald.upgrade" -}}
+helm upgrade {{ .Release.Name }} CHART --namespace {{ .Release.Namespace }} --reset-then-reuse-values
+{{- end }}
+
 {{/* k3s' own load balancer serves the same Services. */}}
 {{- define "herald.warnServicelb" -}}
 {{- if not .Values.loadBalancerClass }}
@@ -24,7 +32,8 @@ k3s' own load balancer (servicelb) is on{{ with $servers }}, on {{ join ", " . }
 It writes the nodes' addresses into the same Services. Switch it off on every server:
     sudo mkdir -p /etc/rancher/k3s/config.yaml.d
     echo "disable+: [servicelb]" | sudo tee /etc/rancher/k3s/config.yaml.d/herald.yaml && sudo systemctl restart k3s
-or let Herald serve one class only: helm upgrade ... --set loadBalancerClass=heraldlb.io/l2
+or let Herald serve one class only:
+    {{ include "herald.upgrade" . }} --set loadBalancerClass=heraldlb.io/l2
 Services that servicelb has written to say so in their condition heraldlb.io/Allocated (reason AdoptionRefused, or
 AnotherController where Herald had given an address before).
 {{- end }}
@@ -47,7 +56,8 @@ AnotherController where Herald had given an address before).
 MetalLB ({{ join ", " $controllers }}) serves the Services without a loadBalancerClass, and so does Herald. Which of them
 gives a new Service its address is a matter of chance. What one has written, the other leaves alone: such Services say so
 in their condition heraldlb.io/Allocated (reason AdoptionRefused or AnotherController). Never give both the same addresses.
-To try Herald beside MetalLB, let it serve one class only: helm upgrade ... --set loadBalancerClass=heraldlb.io/l2
+To try Herald beside MetalLB, let it serve one class only:
+    {{ include "herald.upgrade" . }} --set loadBalancerClass=heraldlb.io/l2
 {{- end }}
 {{- end }}
 {{- end }}
@@ -91,17 +101,23 @@ take it away where it is not meant:
 {{- end }}
 {{- end }}
 
-{{/* Pods of the speaker that Pod Security may refuse, where the namespace does not say. */}}
-{{- define "herald.warnPodSecurity" -}}
+{{/*
+Pods of the speaker that Pod Security may refuse. Whether a cluster enforces it where the namespace says nothing can't be
+seen, so this is no warning; after the first install it has shown. Of a namespace that helm is about to create nothing is
+there yet. kube-system is everywhere: without it there is no cluster to ask.
+*/}}
+{{- define "herald.hintPodSecurity" -}}
+{{- if and .Release.IsInstall (lookup "v1" "Namespace" "" "kube-system") }}
 {{- $namespace := lookup "v1" "Namespace" "" .Release.Namespace }}
-{{- if and $namespace (not (dig "metadata" "labels" "pod-security.kubernetes.io/enforce" "" $namespace)) }}
-The speaker uses the node's network. Clusters that enforce Pod Security everywhere (Talos does) refuse its pods until
-the namespace allows it:
+{{- if not (dig "metadata" "labels" "pod-security.kubernetes.io/enforce" "" $namespace) }}
+The speaker uses the node's network. A cluster that enforces Pod Security everywhere (Talos does) lets none of its pods
+start, and its DaemonSet stays empty, until the namespace allows it:
     kubectl label namespace {{ .Release.Namespace }} pod-security.kubernetes.io/enforce=privileged
 {{- end }}
 {{- end }}
+{{- end }}
 
-{{/* Addresses that clients and nodes would fight for. */}}
+{{/* IPv4 addresses that clients and nodes would fight for. */}}
 {{- define "herald.warnOverlap" -}}
 {{- with include "herald.nodesInPools" . | trim }}
 Pools hold addresses that nodes have themselves. Take them out (a pool's `excluded`, or another range): whoever gets

@@ -21,21 +21,38 @@ struct Situation {
     undo: &'static [&'static [&'static str]],
 }
 
-const SITUATIONS: [Situation; 9] = [
+const SITUATIONS: [Situation; 11] = [
     Situation {
         what: "a plain cluster, a pool in the values",
         manifest: "",
         commands: &[],
         values: &["--set=pools[0].addresses={192.168.0.240-192.168.0.250}"],
-        says: &["any Service of type LoadBalancer gets an address", "!WARNING", "!NO POOL"],
+        says: &["any Service of type LoadBalancer gets an address", ALLOW_SPEAKER, "!WARNING", "!NO POOL"],
         undo: &[],
     },
     Situation {
-        what: "no pool",
+        what: "a namespace that helm has yet to create",
         manifest: "",
         commands: &[],
+        values: &["--namespace=not-there", "--create-namespace"],
+        says: &["kubectl label namespace not-there pod-security", "!WARNING"],
+        undo: &[],
+    },
+    Situation {
+        what: "no pool, in a namespace that allows the speaker",
+        manifest: "",
+        commands: &[&[
+            "label",
+            "namespace",
+            HERALD_NAMESPACE,
+            "pod-security.kubernetes.io/enforce=privileged",
+        ]],
         values: &[],
-        says: &["THERE IS NO POOL YET", "--set 'pools[0].addresses={"],
+        says: &[
+            "THERE IS NO POOL YET",
+            "helm upgrade herald CHART --namespace herald-system --reset-then-reuse-values --set 'pools[0].addresses={",
+            "!pod-security",
+        ],
         undo: &[],
     },
     Situation {
@@ -70,7 +87,7 @@ const SITUATIONS: [Situation; 9] = [
         says: &[
             "MetalLB (metallb-system/controller) serves",
             "AnotherController",
-            "loadBalancerClass=heraldlb.io/l2",
+            "helm upgrade herald CHART --namespace herald-system --reset-then-reuse-values --set loadBalancerClass=heraldlb.io/l2",
         ],
         undo: &[&["delete", "namespace", "metallb-system", "--wait=false"]],
     },
@@ -95,6 +112,16 @@ const SITUATIONS: [Situation; 9] = [
         undo: &[&["label", "node", "n1", "node.kubernetes.io/exclude-from-external-load-balancers-"]],
     },
     Situation {
+        what: "nodes' addresses excluded from the pool around them",
+        manifest: "",
+        commands: &[],
+        values: &[
+            "--set=pools[0].addresses={192.168.0.0/24},pools[0].excluded={192.168.0.1-192.168.0.9,192.168.0.8/29}",
+        ],
+        says: &["!of node n1 lies in"],
+        undo: &[],
+    },
+    Situation {
         what: "no node for the speaker",
         manifest: "",
         commands: &[],
@@ -103,6 +130,10 @@ const SITUATIONS: [Situation; 9] = [
         undo: &[],
     },
 ];
+
+/// What the notes advise at an install into a namespace that says nothing of Pod Security.
+const ALLOW_SPEAKER: &str =
+    "kubectl label namespace herald-system pod-security.kubernetes.io/enforce=privileged";
 
 const METALLB: &str = r"
 apiVersion: v1
@@ -132,7 +163,6 @@ fn lab() -> Result<Lab> {
     let lab = Plan::nodes(1).without_herald().start()?;
     lab.kubectl(&["label", "node", "n1", "kubernetes.io/os=linux"])?;
     lab.create_namespace(HERALD_NAMESPACE)?;
-    lab.kubectl(&["label", "namespace", HERALD_NAMESPACE, "pod-security.kubernetes.io/enforce=privileged"])?;
     Ok(lab)
 }
 
@@ -238,12 +268,7 @@ fn a_namespace_that_would_refuse_the_speaker_is_named_with_the_command_that_allo
     ])?;
     let Err(error) = install(&lab, &["--dry-run=server"]) else { bail!("it was installed") };
     let error = format!("{error:#}");
-    let command =
-        "kubectl label namespace herald-system pod-security.kubernetes.io/enforce=privileged --overwrite";
-    ensure!(error.contains(command), "{error}");
-    lab.kubectl(&["label", "namespace", HERALD_NAMESPACE, "pod-security.kubernetes.io/enforce-"])?;
-    let notes = install(&lab, &["--dry-run=server"])?;
-    ensure!(notes.contains("pod-security.kubernetes.io/enforce=privileged"), "{notes}");
+    ensure!(error.contains(&format!("{ALLOW_SPEAKER} --overwrite")), "{error}");
     Ok(())
 }
 
@@ -251,9 +276,16 @@ fn a_namespace_that_would_refuse_the_speaker_is_named_with_the_command_that_allo
 fn one_release_per_cluster_and_uninstalling_keeps_addresses_and_crds() -> Result<()> {
     let lab = lab()?;
     let pool = ["--set=pools[0].addresses={192.168.0.240-192.168.0.250}"];
-    install(&lab, &pool)?;
+    let notes = install(&lab, &pool)?;
+    ensure!(notes.contains(ALLOW_SPEAKER), "{notes}");
 
     let chart = chart().display().to_string();
+    // As the notes have it: one value changes, and the pool stays.
+    let change = ["--reset-then-reuse-values", "--set=loadBalancerClass=heraldlb.io/l2", "--dry-run=server"];
+    let upgrade = lab.helm(&[&["upgrade", "herald", &chart, NAMESPACE][..], &change].concat())?;
+    ensure!(upgrade.contains("192.168.0.240-192.168.0.250"), "{upgrade}");
+    ensure!(!upgrade.contains(ALLOW_SPEAKER), "the speakers run, and yet:\n{upgrade}");
+
     let second = lab.helm(&["install", "second", &chart, "--namespace=elsewhere", "--create-namespace"]);
     let Err(error) = second else { bail!("a second release was installed") };
     let error = format!("{error:#}");
