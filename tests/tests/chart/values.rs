@@ -6,12 +6,14 @@ use serde_json::Value;
 use crate::{file, helm, template};
 
 /// Arguments that are refused, and words that the refusal must hold.
-const REFUSED: [(&[&str], &[&str]); 30] = [
+const REFUSED: [(&[&str], &[&str]); 31] = [
     (&["--set=pool=x"], &["additional properties 'pool' not allowed"]),
     (&["--set=speaker.profil=fast"], &["'/speaker'", "'profil' not allowed"]),
     (&["--set=speaker.profile=quick"], &["'/speaker/profile'", "'default', 'fast'"]),
     (&["--set=speaker.adminListen=0.0.0.0"], &["'/speaker/adminListen'", "'Loopback', 'NodeIP'"]),
     (&["--set=speaker.adminPort=70000"], &["'/speaker/adminPort'", "65,535"]),
+    // Not root on the node's network: it can't open one of the first 1,023.
+    (&["--set=speaker.adminPort=80"], &["'/speaker/adminPort'", "1,024"]),
     (
         &["--set=speaker.updateStrategy=Recreate"],
         &["'/speaker/updateStrategy'", "'RollingUpdate', 'OnDelete'"],
