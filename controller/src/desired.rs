@@ -162,7 +162,10 @@ fn refresh(
         namespace: terms.namespace.as_deref().map(ToOwned::to_owned),
         key: terms.key.to_string(),
     });
-    object.spec.announce = l2.map(|l2| Announce { l2: Some(l2) });
+    // Not known yet: what stands there is still good, and who joins must not silence those who are heard (rule B11).
+    if let Some(l2) = l2 {
+        object.spec.announce = Some(Announce { l2: Some(l2) });
+    }
     object.spec.revision = revision;
     note_pool(object, pool);
     note_services(object);

@@ -101,6 +101,11 @@ impl Index {
         true
     }
 
+    /// Whether there is an advertisement that has no meaning yet: it came invalid, and what it said before is not known.
+    pub fn has_unreadable_advertisement(&self) -> bool {
+        self.advertisements.iter().flat_map(BTreeMap::values).any(|in_force| in_force.meaning.is_none())
+    }
+
     /// The advertisements' meanings in force, if their list has come.
     pub fn meanings(&self) -> Option<impl Iterator<Item = &Meaning>> {
         Some(self.advertisements.as_ref()?.values().filter_map(|in_force| in_force.meaning.as_ref()))

@@ -142,7 +142,8 @@ impl Verdict for Announced {
             Self::Yes(addresses) => format!("a node answers for {addresses}; kubectl get lbip shows which"),
             Self::NoHolder(addresses) => format!(
                 "no node answers for {} yet; if this lasts, look at the speakers' logs: is one running on a node whose \
-                 interface has the address's subnet, and is that node not excluded from load balancers?",
+                 interface has the address's subnet, is that node not excluded from load balancers, and is every \
+                 L2Advertisement valid (kubectl get l2adv)?",
                 Joined(addresses)
             ),
             Self::NoNodeQualifies(addresses) => format!(

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use herald_controller::objects::{address::Address, node::Labelled, pool::Pool, service::Service};
 use herald_ipam::{
     Addresses, Allocator, Ingress, Input, List, Output, PoolName, PoolProblem, PublishResult, Refusal,
-    ReleaseResult, ServiceRef, TakeResult, Version,
+    Release, ReleaseResult, ReleaseWhen, ServiceRef, TakeResult, Version,
 };
 
 /// What the controller would find.
@@ -20,6 +20,8 @@ pub struct World {
     pub namespaces: Vec<Labelled>,
     /// Services of any type and class.
     pub services: Vec<Service>,
+    /// Whether `services` are all there are, so that whoever is missing is gone.
+    pub all_services: bool,
     /// LoadBalancerIPs.
     pub addresses: Vec<Address>,
     /// The `loadBalancerClass` that the controller serves.
@@ -79,9 +81,19 @@ impl World {
         let mut clock = self.newest();
         while let Some(output) = allocator.poll_output() {
             clock += 1;
-            judgement.answer(&mut allocator, output, Version(clock));
+            judgement.answer(self, &mut allocator, output, Version(clock));
         }
         judgement
+    }
+
+    /// What a live GET of the Service would show (rule B8).
+    fn may_release(&self, release: &Release) -> bool {
+        let owner = self.services.iter().find(|service| service.owner == release.owner);
+        match (release.when, owner) {
+            (ReleaseWhen::NotShown, _) => true,
+            (ReleaseWhen::ServiceGone, Some(service)) => !service.is_load_balancer,
+            (ReleaseWhen::ServiceGone, None) => self.all_services,
+        }
     }
 
     fn newest(&self) -> u64 {
@@ -91,7 +103,7 @@ impl World {
 }
 
 impl Judgement {
-    fn answer(&mut self, allocator: &mut Allocator, output: Output, version: Version) {
+    fn answer(&mut self, world: &World, allocator: &mut Allocator, output: Output, version: Version) {
         match output {
             Output::Take(take) => allocator.handle(Input::TakeDone {
                 address: take.address,
@@ -108,10 +120,12 @@ impl Judgement {
                 let result = PublishResult::Published(version);
                 allocator.handle(Input::PublishDone { owner: publication.owner, result });
             }
-            Output::Release(release) => allocator.handle(Input::ReleaseDone {
-                address: release.address,
-                result: ReleaseResult::Released(version),
-            }),
+            Output::Release(release) => {
+                let released = world.may_release(&release);
+                let result =
+                    if released { ReleaseResult::Released(version) } else { ReleaseResult::StillInUse };
+                allocator.handle(Input::ReleaseDone { address: release.address, result });
+            }
             Output::Pool { pool, status } => {
                 match status.and_then(|status| status.problem) {
                     Some(problem) => self.problems.insert(pool, PoolProblem::to_string(&problem)),

@@ -235,7 +235,7 @@ impl Core {
     }
 
     /// Those who have an address, as its object says.
-    fn users(&self, address: IpAddr) -> Vec<Owner> {
+    pub(super) fn users(&self, address: IpAddr) -> Vec<Owner> {
         let known = self.index.addresses.get(&address);
         known.map(|known| known.object.spec.services.iter().map(address::owner).collect()).unwrap_or_default()
     }

@@ -69,16 +69,17 @@ impl Core {
         self.departed.retain(|_, (since, _)| now.saturating_duration_since(*since) < DEPARTED);
     }
 
-    /// The meanings that decide about a pool, or `None` while they have not been listed. One that was deleted a moment
-    /// ago still decides where no other does.
+    /// The meanings that decide about a pool, or `None` while they are not known: not listed yet, or none selects the
+    /// pool and there is one that can't be read, which may be the one that did (no advertisement at all would mean
+    /// every node). One that was deleted a moment ago still decides where no other does.
     pub(super) fn meanings_for(&self, pool: &PoolName, labels: &Labels) -> Option<Vec<&Meaning>> {
         let about = |meaning: &&Meaning| meaning.selects_pool(pool.as_str(), labels);
-        let present: Vec<&Meaning> = self.index.meanings()?.filter(about).collect();
-        Some(if present.is_empty() {
-            self.departed.values().map(|(_, meaning)| meaning).filter(about).collect()
-        } else {
-            present
-        })
+        let mut deciding: Vec<&Meaning> = self.index.meanings()?.filter(about).collect();
+        if deciding.is_empty() {
+            deciding = self.departed.values().map(|(_, meaning)| meaning).filter(about).collect();
+        }
+        let unsure = deciding.is_empty() && self.index.has_unreadable_advertisement();
+        (!unsure).then_some(deciding)
     }
 
     /// Writes the conditions of those that say something else.

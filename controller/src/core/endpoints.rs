@@ -3,8 +3,9 @@
 //! They are watched only once there is such a Service, and never gate anything but `announce` (rule B11).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
-use herald_ipam::ServiceRef;
+use herald_ipam::{Owner, ServiceRef};
 use herald_runtime::watch::Change;
 
 use super::Core;
@@ -59,20 +60,29 @@ impl Core {
     }
 
     fn announce_of_service_changed(&mut self, name: &ServiceRef) {
-        if self.index.services.get(name).is_some_and(|service| service.is_local) {
-            self.dirty_addresses.extend(self.addresses_of(name));
-        }
+        let limited: Vec<IpAddr> =
+            self.addresses_of(name).into_iter().filter(|ip| self.has_local_user(*ip)).collect();
+        self.dirty_addresses.extend(limited);
+    }
+
+    fn has_local_user(&self, address: IpAddr) -> bool {
+        let is_local =
+            |user: &Owner| self.index.services.get(&user.service).is_some_and(|service| service.is_local);
+        self.users(address).iter().any(is_local)
     }
 
     /// Where the Services that use one address have endpoints, if that limits where it can be announced. Where one of
-    /// them asks for it, all of them select the same pods (or could not share).
+    /// them asks for it, all of them select the same pods (or could not share): what is known of any of them counts, so
+    /// that a Service that joins before it has EndpointSlices silences nobody.
     pub(super) fn endpoint_nodes(
         &self,
         services: &[&Service],
     ) -> Result<Option<BTreeSet<String>>, EndpointsUnknown> {
-        let Some(service) = services.iter().find(|service| service.is_local) else { return Ok(None) };
+        if !services.iter().any(|service| service.is_local) {
+            return Ok(None);
+        }
         let all = self.index.endpoints.as_ref().ok_or(EndpointsUnknown)?;
-        let slices = all.get(&service.owner.service);
-        Ok(Some(slices.into_iter().flat_map(BTreeMap::values).flatten().cloned().collect()))
+        let slices = services.iter().filter_map(|service| all.get(&service.owner.service));
+        Ok(Some(slices.flat_map(BTreeMap::values).flatten().cloned().collect()))
     }
 }

@@ -268,6 +268,7 @@ impl Explanation {
             pools: pools.clone(),
             namespaces: namespaces.clone(),
             services: vec![facts.service.clone()],
+            all_services: false,
             addresses: addresses.clone(),
             class: facts.service.class.clone(),
         };

@@ -92,6 +92,7 @@ pub async fn world(cluster: &Cluster, class: Option<String>) -> Result<(World, b
         pools: pools.into_iter().map(Into::into).collect(),
         namespaces: namespaces.into_iter().map(Into::into).collect(),
         services: services.into_iter().map(Into::into).collect(),
+        all_services: true,
         addresses,
         class,
     };

@@ -90,7 +90,7 @@ fn all(bad: &[BadInput]) -> Failure {
 
 /// Services and Namespaces that stand in the files.
 pub fn offline_world(objects: &[Object], class: Option<String>) -> Result<World, Failure> {
-    let mut world = World { class, ..World::default() };
+    let mut world = World { class, all_services: true, ..World::default() };
     for object in objects.iter().filter(|object| object.group.is_empty()) {
         match object.kind.as_str() {
             "Service" => {

@@ -29,7 +29,12 @@ impl Situation<'_> {
             return Err(PoolNo::NoRange(family));
         }
         let shown = self.strangers.of(family);
-        let shown = shown.filter(|address| pool.contains(*address) && self.free_for_us(*address).is_ok());
+        let may_have = |address: &IpAddr| {
+            pool.contains(*address)
+                && self.free_for_us(*address).is_ok()
+                && self.over_limit(pool, *address).is_none()
+        };
+        let shown = shown.filter(may_have);
         if let Some(address) = shown.or_else(|| self.reserved(pool, family)) {
             return Ok(address);
         }

@@ -402,6 +402,12 @@ fn a_namespace_gets_no_more_addresses_of_a_pool_than_its_limit() {
     world.create_service("x/named", 9, V4, addresses(&["10.0.0.9"]));
     world.settle();
     assert!(world.refusal("x/named").contains("at most 2 IPv4"), "{}", world.refusal("x/named"));
+    world.create_service("x/shows", 10, V4, from_pool("p"));
+    world.write_status_by_hand("x/shows", vec![ip("10.0.0.8")]);
+    world.settle();
+    assert!(!world.lbips.contains_key(&ip("10.0.0.8")), "a status is no way around the limit");
+    world.delete_service("x/shows");
+    world.settle();
     world.apply_pool(limited(1, pool("p", &["10.0.0.0/24", "fd00::/120"])));
     world.settle();
     assert_eq!([world.shown("x/b"), world.shown("x/c")].concat().len(), 3, "nobody loses an address");

@@ -295,6 +295,21 @@ fn an_advertisement_that_is_replaced_does_not_open_its_pool_meanwhile() {
 }
 
 #[test]
+fn an_advertisement_that_a_new_process_cannot_read_opens_nothing() {
+    let mut world = World::running(&["10.0.0.0/30"]);
+    world.advertisement("ad", &json!({"nodeSelectors": [{"matchLabels": {"node": "n2"}}]}));
+    world.service("web", &json!({}), &json!({}));
+    let unreadable = json!({"nodeSelectors": [{"matchExpressions": [{"key": "node", "operator": "in", "values": ["n2"]}]}]});
+    world.advertisement("ad", &unreadable);
+    assert_eq!(world.listed_nodes("10.0.0.0"), ["n2"], "the last good meaning");
+    world.restart();
+    world.pass(Duration::from_secs(10));
+    assert_eq!(world.listed_nodes("10.0.0.0"), ["n2"], "what stands there, as nobody knows better");
+    world.advertisement("ad", &json!({"nodeSelectors": [{"matchLabels": {"node": "n3"}}]}));
+    assert_eq!(world.listed_nodes("10.0.0.0"), ["n3"]);
+}
+
+#[test]
 fn an_advertisement_says_what_it_selects_in_vain() {
     let mut world = World::running(&["10.0.0.0/30"]);
     world.advertisement("unknown", &json!({"ipAddressPools": ["default", "nope"]}));

@@ -1,5 +1,7 @@
 //! One address, several Services.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::world::World;
@@ -36,12 +38,34 @@ fn a_shared_address_of_which_one_is_local_is_announced_where_the_pods_are() {
     let mut world = World::running(&["10.0.0.0/30"]);
     let with = |port: u16, policy: &str| json!({"ports": [{"port": port, "protocol": "TCP"}], "selector": {"app": "front"}, "externalTrafficPolicy": policy});
     world.service("web", &key("front"), &with(80, "Cluster"));
+    let alone = world.address("10.0.0.0").unwrap().spec.announce.clone();
+    assert!(alone.is_some());
     world.service("mail", &key("front"), &with(25, "Local"));
+    world.pass(Duration::from_secs(3));
+    let joined = &world.address("10.0.0.0").unwrap().spec;
+    assert_eq!(
+        (joined.services.len(), &joined.announce),
+        (2, &alone),
+        "before the pods are known, nobody is silenced"
+    );
     world.endpoints("mail", &["n3"]);
     assert_eq!(world.shows("mail"), ["10.0.0.0"]);
     assert_eq!(world.listed_nodes("10.0.0.0"), ["n3"]);
     world.endpoints("mail", &["n1", "n3"]);
     assert_eq!(world.listed_nodes("10.0.0.0"), ["n1", "n3"]);
+}
+
+#[test]
+fn a_local_service_that_joins_before_it_has_endpoint_slices_is_where_the_others_pods_are() {
+    let mut world = World::running(&["10.0.0.0/30"]);
+    let with = |port: u16, policy: &str| json!({"ports": [{"port": port, "protocol": "TCP"}], "selector": {"app": "front"}, "externalTrafficPolicy": policy});
+    world.endpoints("web", &["n3"]);
+    world.service("web", &key("front"), &with(80, "Cluster"));
+    world.service("mail", &key("front"), &with(25, "Local"));
+    assert_eq!(world.listed_nodes("10.0.0.0"), ["n3"]);
+    world.one_slice("mail", &["n1"]);
+    world.one_slice("web", &["n1"]);
+    assert_eq!(world.listed_nodes("10.0.0.0"), ["n1"], "a pod that moved");
 }
 
 #[test]
