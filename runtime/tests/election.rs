@@ -413,6 +413,28 @@ proptest! {
     }
 }
 
+/// Found by the test above: the second sees only some of the first one's renewals.
+#[test]
+fn a_wall_that_stands_still_writes_no_record_twice() {
+    let base = Instant::now();
+    let mut elector = Elector::new("lease", "me", timing(), base, 1);
+    let mut server = Model::new(Plan { rates: vec![], walls: vec![], fates: vec![], mishaps: vec![] });
+    let mut written = Vec::new();
+    for second in 0..60 {
+        let monotonic = base + Duration::from_secs(second);
+        while let Some(request) = elector.poll_request(Now { monotonic, wall: Timestamp::UNIX_EPOCH }) {
+            let answer = server.serve(request);
+            elector.handle_answer(monotonic, answer);
+            let spec = server.lease.as_ref().and_then(|lease| lease.spec.clone());
+            if written.last() != Some(&spec) {
+                assert!(!written.contains(&spec), "{spec:?} once more");
+                written.push(spec);
+            }
+        }
+    }
+    assert!(written.len() > 20, "{}", written.len());
+}
+
 fn calm(mishaps: Vec<(Micros, Mishap)>) -> Model {
     let fine = vec![Fate::Fine(1000, 1000)];
     let mut model = Model::new(Plan {

@@ -291,7 +291,8 @@ impl Elector {
         });
         let again = holder(&lease) == Some(self.identity.as_str());
         let spec = lease.spec.get_or_insert_default();
-        let now = after(spec.renew_time.as_ref(), wall);
+        // A new holder's record differs by its name and its count of transitions.
+        let now = after(spec.renew_time.as_ref().filter(|_| again), wall);
         if !again || spec.acquire_time.is_none() {
             spec.acquire_time = Some(now.clone());
         }
@@ -329,13 +330,15 @@ impl Elector {
     }
 }
 
-/// The time by the wall, in microseconds as it is stored, but never the time that stands there: a record that is
-/// renewed must differ, or others take it for expired.
+/// The time by the wall, in microseconds as it is stored, but always later than the time that stands there, if any: a
+/// renewed record must differ from every earlier one, or whoever missed some in between takes it for expired. So a
+/// wall that stands still or was set back counts on in microseconds from where it was.
 fn after(stored: Option<&MicroTime>, wall: Timestamp) -> MicroTime {
     let wall = Timestamp::from_microsecond(wall.as_microsecond()).unwrap_or(wall);
+    let next = |stored: &Timestamp| stored.checked_add(SignedDuration::from_micros(1));
     match stored {
-        Some(MicroTime(stored)) if *stored == wall => {
-            MicroTime(wall.checked_add(SignedDuration::from_micros(1)).unwrap_or(Timestamp::UNIX_EPOCH))
+        Some(MicroTime(stored)) if *stored >= wall => {
+            MicroTime(next(stored).unwrap_or(Timestamp::UNIX_EPOCH))
         }
         _ => MicroTime(wall),
     }
