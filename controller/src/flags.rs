@@ -22,7 +22,7 @@ pub struct Flags {
     #[arg(long, value_name = "FILE", global = true)]
     pub kubeconfig: Option<PathBuf>,
 
-    /// The namespace that Herald lives in: the hello key's Secret is kept there.
+    /// The namespace that Herald lives in: the hello key's Secret and the Lease are kept there.
     #[arg(long, value_name = "NAMESPACE", default_value = "herald-system")]
     pub namespace: String,
 

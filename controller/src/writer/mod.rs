@@ -1,8 +1,9 @@
 //! The writer: carries jobs out against the API server and says what came of each.
 //!
-//! What must always hold: every write is conditional (rule B3) and begun only while this process leads (B14); each request has its own time limit; what has no known
-//! outcome (a time-out, a server that is away or busy) is tried again with back-off until it has one; and nothing is
-//! decided here that the core could decide: what was found is handed back as data.
+//! What must always hold: every write is conditional (rule B3) and begun only while this process leads (B14; events
+//! aside, which change nothing); each request has its own time limit; what has no known outcome (a time-out, a server
+//! that is away or busy) is tried again with back-off until it has one; and nothing is decided here that the core could
+//! decide: what was found is handed back as data.
 
 mod address;
 mod event;
