@@ -16,6 +16,9 @@ type Right = (String, String, String);
 const AFTER_A_CONFLICT: [(&str, &str, &str, &str); 1] =
     [("speaker", "get", "heraldlb.io", "loadbalancerips")];
 
+/// Events beside what is not the speakers' to speak of.
+const ELSEWHERE: &str = "/apis/events.k8s.io/v1/namespaces/kube-system/events";
+
 /// What the log says that Herald's ServiceAccounts asked for, and with which status it was answered.
 fn asked(cluster: &Cluster) -> Result<BTreeMap<(String, Right), BTreeSet<u64>>> {
     let prefix = format!("system:serviceaccount:{HERALD_NAMESPACE}:");
@@ -123,13 +126,14 @@ fn nothing_is_refused_and_no_right_is_unused() -> Result<()> {
 fn what_is_not_granted_is_refused() -> Result<()> {
     let (_alone, Installed { cluster, .. }) = alone()?;
     let label = r#"--patch={"metadata":{"labels":{"a":"b"}}}"#;
-    let cases: [(&str, &[&str]); 12] = [
+    let cases: [(&str, &[&str]); 13] = [
         ("speaker", &["get", "secrets", "--namespace", HERALD_NAMESPACE]),
         ("speaker", &["get", "services", "--all-namespaces"]),
         ("speaker", &["get", "pods", "--all-namespaces"]),
         ("speaker", &["get", "ipaddresspools"]),
         ("speaker", &["delete", "loadbalancerip", "192.168.1.240"]),
         ("speaker", &["patch", "node", "n1", "--type=merge", label]),
+        ("speaker", &["create", "--raw", ELSEWHERE, "--filename=/dev/null"]),
         ("controller", &["get", "secrets", "--all-namespaces"]),
         ("controller", &["get", "secrets", "--namespace", "kube-system"]),
         ("controller", &["get", "pods", "--all-namespaces"]),

@@ -9,6 +9,7 @@ use anyhow::{Context as _, bail};
 use crate::generated::{Generated, root};
 
 const CHART: &str = "charts/herald";
+const NAMESPACE: &str = "herald-system";
 /// Each plain manifest and the templates it is made of.
 const FILES: [(&str, &[&str]); 5] = [
     ("namespace.yaml", &["namespace.yaml"]),
@@ -48,7 +49,7 @@ pub(crate) fn run(check: bool) -> anyhow::Result<()> {
     files.put("manifests/kustomization.yaml", &kustomization(&names))?;
     names.push("kustomization.yaml".to_owned());
     files.nothing_else("manifests", ".yaml", &names)?;
-    files.put("docs/install/rights.md", &reference::rights(&(rights + &hook)))?;
+    files.put("docs/install/rights.md", &reference::rights(&(rights + &hook), NAMESPACE))?;
     files.put("docs/install/values.md", &reference::values(&files.read("charts/herald/values.yaml")?))
 }
 
@@ -65,7 +66,7 @@ fn render() -> anyhow::Result<BTreeMap<String, String>> {
     let helm = std::env::var("HELM").unwrap_or_else(|_| "helm".to_owned());
     let output = Command::new(&helm)
         .current_dir(root())
-        .args(["template", "herald", CHART, "--namespace=herald-system"])
+        .args(["template", "herald", CHART, "--namespace", NAMESPACE])
         .arg("--set=namespace.create=true")
         .output()
         .with_context(|| format!("running {helm}; `make manifests` builds it, or name yours in HELM"))?;

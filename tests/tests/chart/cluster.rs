@@ -297,7 +297,8 @@ fn one_release_per_cluster_and_uninstalling_keeps_addresses_and_crds() -> Result
     )?;
     lab.helm(&["uninstall", "herald", NAMESPACE])?;
     lab.kubectl(&["get", "loadbalancerip", "192.168.0.240"])?;
-    let left = lab.kubectl(&["get", "clusterroles,clusterrolebindings", "-o", "name"])?;
+    let kinds = "clusterroles,clusterrolebindings,roles,rolebindings";
+    let left = lab.kubectl(&["get", kinds, "--all-namespaces", "-o", "name"])?;
     ensure!(!left.contains("herald"), "{left}");
 
     // Helm 3 leaves the CRDs of an earlier release as they are; the Job does not.

@@ -62,11 +62,11 @@ fn rows(yaml: &str) -> Vec<Row> {
     rows
 }
 
-/// The table of all rights: whose, where, what, and the comment above the rule.
-pub(crate) fn rights(yaml: &str) -> String {
+/// The table of all rights: whose, where (`own` is Herald's namespace), what, and the comment above the rule.
+pub(crate) fn rights(yaml: &str, own: &str) -> String {
     let mut page = "<!-- Made from charts/herald by `cargo xtask manifests`; edit that. -->\n\n\
          # What each right is for\n\n\
-         The chart gives these rights and no others. *Where* is the cluster or Herald's own namespace. The rights of \
+         The chart gives these rights and no others. *Where* is the cluster, Herald's own namespace, or the one named. The rights of \
          `herald-crds` exist only while its Job runs, before an upgrade.\n\n\
          | who | where | what | may | for what |\n|---|---|---|---|---|\n"
         .to_owned();
@@ -80,6 +80,9 @@ pub(crate) fn rights(yaml: &str) -> String {
             "kind" if value == "ClusterRole" => place = "cluster",
             "kind" if value == "Role" => place = "namespace",
             "kind" => place = "",
+            "namespace" if place == "namespace" && line.starts_with("  namespace: ") && value != own => {
+                place = value;
+            }
             // The first one of a document; subjects and labels are deeper.
             "name" if line.starts_with("  name: ") => who = value,
             "apiGroups" => (group, only) = (list.trim_matches('"'), ""),
