@@ -81,6 +81,8 @@ pub(crate) fn build(
         cargo.args(["--package", program]);
     }
     cargo.envs(environment(architecture, target)?).env("HERALD_COMMIT", source.short());
+    // Cargo takes these in place of a target's own flags, and the paths would be in the programs.
+    cargo.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
     println!("building {} for {target}", PROGRAMS.join(" and "));
     let status = cargo.status().context("running cargo")?;
     if !status.success() {
