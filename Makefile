@@ -141,7 +141,7 @@ export ZIG ?= $(TOOLS)/ziglang-$(ZIG_VERSION)/ziglang/zig
 .PHONY: image
 image: $(ZIG) ## Build the images into dist/images: both architectures, or ARCH=amd64; PROFILE=dev for a quick try
 	$(call say,Images)
-	@! command -v rustup >/dev/null || rustup target add x86_64-unknown-linux-musl aarch64-unknown-linux-musl 2>/dev/null
+	@! command -v rustup >/dev/null || rustup target add x86_64-unknown-linux-musl aarch64-unknown-linux-musl
 	$(CARGO) image $(addprefix --arch ,$(ARCH)) $(addprefix --profile ,$(PROFILE))
 
 .PHONY: image-smoke
