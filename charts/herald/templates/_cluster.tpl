@@ -17,7 +17,7 @@ helm upgrade {{ .Release.Name }} CHART --namespace {{ .Release.Namespace }} --re
 {{- $servers := list }}
 {{- range (lookup "v1" "Node" "" "").items }}
 {{- $args := dig "annotations" "k3s.io/node-args" "" .metadata }}
-{{- if and (hasPrefix "[\"server\"" $args) (not (contains "servicelb" $args)) }}
+{{- if and (hasPrefix "[\"server\"" $args) (not (regexMatch "\"--disable(=|\",\")[^\"]*servicelb" $args)) }}
 {{- $servers = append $servers .metadata.name }}
 {{- end }}
 {{- end }}

@@ -58,7 +58,12 @@ const SITUATIONS: [Situation; 11] = [
     Situation {
         what: "k3s with servicelb",
         manifest: "",
-        commands: &[&["annotate", "node", "n1", r#"k3s.io/node-args=["server","--disable","traefik"]"#]],
+        commands: &[&[
+            "annotate",
+            "node",
+            "n1",
+            r#"k3s.io/node-args=["server","--disable","traefik","--servicelb-namespace","lb"]"#,
+        ]],
         values: &[],
         says: &["servicelb) is on, on n1", "disable+: [servicelb]", "AnotherController"],
         undo: &[],
@@ -74,7 +79,12 @@ const SITUATIONS: [Situation; 11] = [
     Situation {
         what: "k3s without servicelb",
         manifest: "",
-        commands: &[&["annotate", "node", "n1", r#"k3s.io/node-args=["server","--disable","servicelb"]"#]],
+        commands: &[&[
+            "annotate",
+            "node",
+            "n1",
+            r#"k3s.io/node-args=["server","--disable","traefik,servicelb"]"#,
+        ]],
         values: &[],
         says: &["!servicelb"],
         undo: &[&["annotate", "node", "n1", "k3s.io/node-args-"]],
