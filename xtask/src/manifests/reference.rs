@@ -67,7 +67,7 @@ pub(crate) fn rights(yaml: &str, own: &str) -> String {
     let mut page = "<!-- Made from charts/herald by `cargo xtask manifests`; edit that. -->\n\n\
          # What each right is for\n\n\
          The chart gives these rights and no others. *Where* is the cluster, Herald's own namespace, or the one named. The rights of \
-         `herald-crds` exist only while its Job runs, before an upgrade.\n\n\
+         `herald-crds` exist only while its Job runs, before an upgrade; if helm is killed meanwhile, until the next one.\n\n\
          | who | where | what | may | for what |\n|---|---|---|---|---|\n"
         .to_owned();
     let (mut place, mut who, mut comment) = ("", "", Vec::new());
