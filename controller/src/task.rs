@@ -343,14 +343,20 @@ mod tests {
         bench.end().await;
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn who_leads_no_longer_drops_what_was_under_way_and_what_waited() {
+    /// A leader whose first create the API server has, and does not answer.
+    async fn with_a_create_under_way() -> Bench {
         let bench = bench();
         bench.leads(1_000_000);
         bench.api.await_asked(|asked| asked.path.contains("loadbalancerips?")).await;
         bench.api.set_open(false);
         bench.list().await;
         bench.api.await_asked(creates).await;
+        bench
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_leads_no_longer_drops_what_was_under_way_and_what_waited() {
+        let bench = with_a_create_under_way().await;
         bench.lead.send_replace(Leadership::Standby { leader: Some("other".to_owned()) });
         bench.tell(Event::Services(Change::Deleted(service("web")))).await;
         bench.api.set_open(true);
@@ -361,12 +367,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_clean_end_waits_for_the_writes_under_way_and_begins_no_more() {
-        let bench = bench();
-        bench.leads(1_000_000);
-        bench.api.await_asked(|asked| asked.path.contains("loadbalancerips?")).await;
-        bench.api.set_open(false);
-        bench.list().await;
-        bench.api.await_asked(creates).await;
+        let bench = with_a_create_under_way().await;
         bench.stop.cancel();
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert!(!bench.running.is_finished());
@@ -377,12 +378,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn at_the_end_a_server_that_does_not_answer_is_waited_for_five_seconds_and_no_longer() {
-        let bench = bench();
-        bench.leads(1_000_000);
-        bench.api.await_asked(|asked| asked.path.contains("loadbalancerips?")).await;
-        bench.api.set_open(false);
-        bench.list().await;
-        bench.api.await_asked(creates).await;
+        let bench = with_a_create_under_way().await;
         let since = tokio::time::Instant::now();
         bench.end().await;
         assert!(since.elapsed() <= FAREWELL + Duration::from_secs(1), "{:?}", since.elapsed());

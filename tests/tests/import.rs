@@ -213,27 +213,13 @@ fn services_move_over_from_metallb_and_back_without_a_change_of_address() -> Res
     ensure!(again.contains("status.loadBalancer of 0 Services"), "{again}");
 
     // Herald may change now what MetalLB had written.
-    lab.kubectl(&[
-        "-n",
-        "shop",
-        "patch",
-        "service",
-        "plain",
-        "--type=merge",
-        "-p",
-        r#"{"spec":{"type":"ClusterIP"}}"#,
-    ])?;
+    let set_type = |kind: &str| {
+        let spec = format!(r#"{{"spec":{{"type":"{kind}"}}}}"#);
+        lab.kubectl(&["-n", "shop", "patch", "service", "plain", "--type=merge", "-p", &spec])
+    };
+    set_type("ClusterIP")?;
     lab.await_service("shop", "plain", "without address", |service| addresses(service).is_empty())?;
-    lab.kubectl(&[
-        "-n",
-        "shop",
-        "patch",
-        "service",
-        "plain",
-        "--type=merge",
-        "-p",
-        r#"{"spec":{"type":"LoadBalancer"}}"#,
-    ])?;
+    set_type("LoadBalancer")?;
     lab.await_addresses("shop", "plain")?;
 
     // Back: Herald stops, MetalLB's controller writes what it finds.
