@@ -261,10 +261,8 @@ impl L2 {
             Command::Specs(SpecChange::Applied(spec)) => self.core.handle(now(), Input::SpecApplied(spec)),
             Command::Specs(SpecChange::Deleted(vip)) => self.core.handle(now(), Input::SpecDeleted(vip)),
             Command::Node(state) => self.core.handle(now(), Input::Node(state)),
-            Command::Shutdown => {
-                self.end_by = Some(boottime_nanos().saturating_add(nanos(HAND_OVER)));
-                self.core.handle(now(), Input::Shutdown);
-            }
+            Command::Shutdown => self.end(Input::Shutdown),
+            Command::Leave => self.end(Input::Leave),
             Command::Holdings => self.holdings(),
             Command::Inspect(reply) => {
                 let inspection =
@@ -273,6 +271,11 @@ impl L2 {
                 let _ = reply.try_send(inspection);
             }
         }
+    }
+
+    fn end(&mut self, how: Input<'_>) {
+        self.end_by = Some(boottime_nanos().saturating_add(nanos(HAND_OVER)));
+        self.core.handle(now(), how);
     }
 
     fn holdings(&self) {
@@ -320,6 +323,7 @@ fn ifindex_of(event: &Event) -> Option<u32> {
         | Event::PeerUp { ifindex, .. }
         | Event::Suspected { ifindex, .. }
         | Event::Unsuspected { ifindex, .. }
+        | Event::Grace { ifindex, .. }
         | Event::PeerDown { ifindex, .. }
         | Event::Conflict { ifindex, .. }
         | Event::ConflictOver { ifindex, .. }

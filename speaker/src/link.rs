@@ -33,8 +33,10 @@ pub enum Command {
     Holdings,
     /// The core's insides, for metrics.
     Inspect(std::sync::mpsc::SyncSender<Inspection>),
-    /// Hand over and end.
+    /// End, for a restart or after handing over, as the Node says (rule A44).
     Shutdown,
+    /// Hand over and end.
+    Leave,
 }
 
 /// From the L2 thread.

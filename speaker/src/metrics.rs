@@ -220,6 +220,7 @@ impl Transitions {
             Cause::NeverHeld => "never_held",
             Cause::Takeover { how: Gone::Dead { .. }, .. } => "holder_dead",
             Cause::Takeover { how: Gone::Left, .. } => "holder_left",
+            Cause::Takeover { how: Gone::Overdue, .. } => "holder_overdue",
             Cause::Takeover { how: Gone::Replaced, .. } => "holder_restarted",
             Cause::Freed => "freed",
             Cause::Override { .. } => "spec_changed",
@@ -318,7 +319,7 @@ fn peers(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Resul
     };
     let mut family = PEER_UP.begin(encoder)?;
     for (peer, labels) in all() {
-        let up = !matches!(peer.state, PeerState::Suspected | PeerState::Gone);
+        let up = !matches!(peer.state, PeerState::Suspected | PeerState::Grace | PeerState::Gone);
         ConstGauge::new(i64::from(up)).encode(family.encode_family(&labels)?)?;
     }
     let mut family = LOSS.begin(encoder)?;

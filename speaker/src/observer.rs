@@ -143,7 +143,7 @@ impl<W: Wake> Observer<W> {
             let confirm_at = self.confirm_at;
             if self.outlived && !stopping {
                 stopping = true;
-                self.controls.send(Command::Shutdown).await;
+                self.controls.send(Command::Leave).await;
             }
             tokio::select! {
                 report = self.reports.next() => match report {
@@ -333,6 +333,9 @@ fn log(event: &Event, interface: &str) {
         }
         Event::Unsuspected { peer, silence, .. } => {
             tracing::debug!(peer = called(peer), interface, ?silence, "suspected peer heard again");
+        }
+        Event::Grace { peer, hold, .. } => {
+            tracing::info!(peer = called(peer), interface, ?hold, "peer's speaker is gone, its machine is not: its addresses stay where they are for now");
         }
         Event::PeerDown { peer, how, .. } => {
             tracing::warn!(peer = called(peer), interface, ?how, "peer gone");

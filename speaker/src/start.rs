@@ -135,7 +135,7 @@ async fn speaker(flags: Flags, log_level: LogLevel) -> anyhow::Result<()> {
         );
     }
     result?;
-    tracing::info!("speaker ends: its addresses are handed over");
+    tracing::info!("speaker ends");
     Ok(())
 }
 

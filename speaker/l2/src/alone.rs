@@ -58,7 +58,7 @@ impl Segment {
 
     /// Finds out whether anybody is heard.
     pub(crate) fn alone_tick(&mut self, cx: &mut Context) {
-        if self.active_since.is_none() || self.peers.any_present() {
+        if self.active_since.is_none() || self.has_company() {
             self.alone.company_last = cx.now;
         }
         let unheard = self.alone.naming_others > 0 && cx.now.since(self.alone.company_last) >= UNHEARD_AFTER;
@@ -74,9 +74,14 @@ impl Segment {
         }
     }
 
+    /// Who said that he restarts is no sign of filtered hellos; who fell silent while his machine answers may be one.
+    fn has_company(&self) -> bool {
+        self.peers.any_present() || self.anybody_restarts()
+    }
+
     pub(crate) fn alone_next(&self) -> Option<Instant> {
         let waiting = self.alone.naming_others > 0 && !self.alone.unheard && self.active_since.is_some();
-        (waiting && !self.peers.any_present()).then(|| self.alone.company_last + UNHEARD_AFTER)
+        (waiting && !self.has_company()).then(|| self.alone.company_last + UNHEARD_AFTER)
     }
 
     /// How long probes for this address are put off.

@@ -1,7 +1,7 @@
 //! Answering for what is held: ARP (RFC 826), neighbour solicitations, unicast ones and duplicate address probes too
 //! (RFC 4861 7.2.4, RFC 4862 5.4). The hot path: one lookup, one frame, nothing else.
 //!
-//! Must always hold: nothing is answered for that is not held; answers always carry O=1, so that a client that missed
+//! Must always hold: nothing is answered for that is not held, but by deputies (rule A45) with the holder's address; answers always carry O=1, so that a client that missed
 //! the announcement moves. Also learns who asks (rule A46) and hands on what tells of others (`conflict`, `proof`).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -25,7 +25,7 @@ impl Segment {
         }
         self.somebody_is_there(cx);
         if arp.operation == Operation::Request && arp.spa != arp.tpa {
-            self.arp_request(cx, arp);
+            self.arp_request(cx, ethernet, arp);
         }
         if arp.operation == Operation::Reply && arp.tha == self.iface.mac {
             self.proof_by_answer(cx, IpAddr::V4(arp.spa), arp.sha);
@@ -41,7 +41,7 @@ impl Segment {
         }
     }
 
-    fn arp_request(&mut self, cx: &mut Context, arp: &Arp) {
+    fn arp_request(&mut self, cx: &mut Context, ethernet: Ethernet, arp: &Arp) {
         let Some(id) = self.vips.find(IpAddr::V4(arp.tpa)) else {
             cx.counters.ignored += 1;
             return;
@@ -66,9 +66,19 @@ impl Segment {
             if let Some(client) = client {
                 self.announcement_answered(cx, id, client.ip);
             }
-        } else if arp.is_probe() {
-            // Somebody is about to use an address that this node only watches.
-            self.other_prober(cx, id, arp.sha);
+        } else {
+            if arp.is_probe() {
+                // Somebody is about to use an address that this node only watches.
+                self.other_prober(cx, id, arp.sha);
+            }
+            // Rule A45: only what the holder can't hear either; the frame itself is ours, or the switch would learn him here.
+            if ethernet.destination.is_broadcast()
+                && is_host(arp.sha)
+                && let Some(holder) = self.deputy_for(cx, id)
+            {
+                cx.counters.replies += 1;
+                cx.transmit(self.ifindex(), arp.answer(holder).to_frame(Ethernet::new(arp.sha, own)));
+            }
         }
         if let Some(client) = client.filter(|client| !self.is_own_v4(client.ip)) {
             self.proof.client_v4 = Some(client);
@@ -128,24 +138,26 @@ impl Segment {
         if vip.mine.is_some() {
             cx.counters.nd_solicitations += 1;
             vip.traffic.requests += 1;
-            if let Some(answer) = ndp.answer(own) {
-                let to = if ndp.is_probe() {
-                    Some(Ethernet::multicast(ALL_NODES, own))
-                } else {
-                    is_host(asker).then(|| Ethernet::new(asker, own))
-                };
-                if let Some(to) = to {
-                    cx.counters.replies += 1;
-                    vip.traffic.replies += 1;
-                    cx.transmit(self.ifindex(), answer.to_frame(to));
-                }
+            if let Some(answer) = answer_to(ndp, asker, own, own) {
+                cx.counters.replies += 1;
+                vip.traffic.replies += 1;
+                cx.transmit(self.ifindex(), answer);
             }
             if let Some(client) = client {
                 self.announcement_answered(cx, id, client.ip);
             }
-        } else if ndp.is_probe() {
-            // Somebody is about to use an address that this node only watches.
-            self.other_prober(cx, id, ethernet.source);
+        } else {
+            if ndp.is_probe() {
+                // Somebody is about to use an address that this node only watches.
+                self.other_prober(cx, id, ethernet.source);
+            }
+            if ethernet.destination.is_multicast()
+                && let Some(holder) = self.deputy_for(cx, id)
+                && let Some(answer) = answer_to(ndp, asker, holder, own)
+            {
+                cx.counters.replies += 1;
+                cx.transmit(self.ifindex(), answer);
+            }
         }
         if let Some(client) = client {
             self.proof.client_v6 = Some(client);
@@ -179,6 +191,18 @@ impl Segment {
             })
         })
     }
+}
+
+/// The answer to a solicitation: the address is at `holder`. The frame is sent by `own`.
+fn answer_to(ndp: &Ndp, asker: MacAddr, holder: MacAddr, own: MacAddr) -> Option<Vec<u8>> {
+    let to = if ndp.is_probe() {
+        Ethernet::multicast(ALL_NODES, own)
+    } else if is_host(asker) {
+        Ethernet::new(asker, own)
+    } else {
+        return None;
+    };
+    Some(ndp.answer(holder)?.to_frame(to))
 }
 
 /// An Ethernet address that one host can have.

@@ -103,4 +103,8 @@ pub struct Ablation {
     pub no_drop: bool,
     /// Quick hellos under suspicion (rules A18, A19).
     pub no_fast_suspicion: bool,
+    /// Grace for a speaker whose kernel answers (rules A23, A45): dead is gone.
+    pub no_grace: bool,
+    /// Kernel probes (rule A22): every machine is taken to run.
+    pub no_kernel_probe: bool,
 }

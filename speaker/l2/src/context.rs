@@ -91,6 +91,8 @@ impl Context {
             Rule::Hints => ablation.no_hints,
             Rule::Drop => ablation.no_drop,
             Rule::FastSuspicion => ablation.no_fast_suspicion,
+            Rule::Grace => ablation.no_grace,
+            Rule::KernelProbe => ablation.no_kernel_probe,
         }
     }
 
@@ -123,6 +125,8 @@ pub(crate) enum Rule {
     Hints,
     Drop,
     FastSuspicion,
+    Grace,
+    KernelProbe,
 }
 
 /// The only source of randomness.

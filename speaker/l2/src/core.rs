@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::context::Context;
 use crate::input::{Input, Interface, NodeState, VipSpec};
+use crate::leave::Parting;
 use crate::output::{Event, Holding, Output, Turn};
 use crate::placement::{is_likely, place};
 use crate::segment::Segment;
@@ -43,7 +44,7 @@ pub struct Core {
     /// When the last turn began, and when the core was last called.
     turned: Option<Instant>,
     called: Instant,
-    leaving: bool,
+    leaving: Option<Parting>,
     left: bool,
 }
 
@@ -66,7 +67,7 @@ impl Core {
             shrank: None,
             turned: None,
             called: now,
-            leaving: false,
+            leaving: None,
             left: false,
         }
     }
@@ -86,7 +87,7 @@ impl Core {
         // What the core itself was busy with is no stop: peers judge that by its silence.
         let pause = self.cx.now.since(called);
         let stopped = pause > stall || self.cx.now.since(turned) > stall * STALLED_TURN;
-        if !stopped || self.segments.is_empty() || self.leaving {
+        if !stopped || self.segments.is_empty() || self.leaving.is_some() {
             return Turn::Continue;
         }
         self.cx.counters.stalls += 1;
@@ -115,12 +116,8 @@ impl Core {
             Input::SpecApplied(spec) => self.apply_spec(spec),
             Input::SpecDeleted(vip) => self.delete_spec(vip),
             Input::Node(node) => self.set_node(node),
-            Input::Shutdown => {
-                self.leaving = true;
-                for segment in self.segments.values_mut() {
-                    segment.leave(&self.cx);
-                }
-            }
+            Input::Shutdown => self.part(self.parting()),
+            Input::Leave => self.part(Parting::Leave),
         }
         self.handle_timeout(now);
     }
@@ -132,7 +129,7 @@ impl Core {
             segment.handle_timeout(&mut self.cx);
         }
         self.heed_idle();
-        if self.leaving && !self.left && self.segments.values().all(Segment::has_left) {
+        if self.leaving.is_some() && !self.left && self.segments.values().all(Segment::has_left) {
             self.left = true;
             self.cx.event(Event::ShutdownComplete);
         }
@@ -166,7 +163,8 @@ impl Core {
     /// - ARP of either operation whose target or sender protocol address is one of these;
     /// - any ARP reply to this host's MAC address (two-way proof: answers of the gateway and of clients);
     /// - neighbour solicitations and advertisements whose target is one of these, and solicitations from one of these;
-    /// - any neighbour advertisement to this host's MAC address (the same proof).
+    /// - any neighbour advertisement to this host's MAC address (the same proof);
+    /// - ICMP and ICMPv6 echo replies to this host's MAC address (kernel probes).
     pub fn interest(&self, ifindex: u32) -> Vec<IpAddr> {
         self.segments.get(&ifindex).map(Segment::interest).unwrap_or_default()
     }
@@ -210,6 +208,23 @@ impl Core {
     fn advance(&mut self, now: Instant) {
         self.cx.now = self.cx.now.max(now);
         self.called = self.cx.now;
+    }
+
+    /// Rule A44: whoever may hold nothing, or is about to be empty, hands over; anybody else is back in a moment.
+    fn parting(&self) -> Parting {
+        let excluded = self.segments.values().any(|segment| segment.node_is_excluded(&self.cx));
+        if self.cx.node.cordoned || self.cx.node.out_of_service || excluded {
+            Parting::Leave
+        } else {
+            Parting::Restart
+        }
+    }
+
+    fn part(&mut self, parting: Parting) {
+        self.leaving.get_or_insert(parting);
+        for segment in self.segments.values_mut() {
+            segment.leave(&self.cx, parting);
+        }
     }
 
     fn set_interfaces(&mut self, interfaces: Vec<Interface>) {
@@ -360,12 +375,12 @@ fn begin_segment<'a>(
     segments: &'a mut BTreeMap<u32, Segment>,
     cx: &Context,
     iface: &Interface,
-    leaving: bool,
+    leaving: Option<Parting>,
 ) -> &'a mut Segment {
     segments.entry(iface.ifindex).or_insert_with(|| {
         let mut segment = Segment::new(cx, iface.clone());
-        if leaving {
-            segment.leave(cx);
+        if let Some(parting) = leaving {
+            segment.leave(cx, parting);
         }
         segment
     })

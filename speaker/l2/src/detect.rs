@@ -1,8 +1,7 @@
-//! Who is alive: measured loss, suspicion, evidence, death (rules A17-A19, A21, A23).
+//! Who is alive: measured loss, suspicion, evidence, death (rules A17-A19, A21).
 //!
 //! Must always hold: a peer is declared dead only on evidence of e^32 against loss, gathered while this node could
-//! prove that it is connected itself. Without kernel probes DEAD is GONE (rule A23; grace
-//! comes with the failover work).
+//! prove that it is connected itself. Whether what is dead is gone, `grace` says (rule A23).
 
 use std::time::Duration;
 
@@ -24,6 +23,8 @@ const SAMPLES_TO_TRUST: u32 = 8;
 const LOSS_BEFORE: f64 = 0.1;
 /// A node that is mute for longer stops shouting: it has no audience (the rate of rule A18 is meant for moments).
 const SHOUT_FOR: Duration = Duration::from_secs(1);
+/// And asks kernels so many times less often.
+const QUIET_PACE: u32 = 40;
 
 /// The fate of the last 64 hellos expected (rule A17).
 #[derive(Clone, Copy, Debug, Default)]
@@ -171,14 +172,23 @@ impl Segment {
             Status::Alive if now >= suspect_at => {
                 peer.status = Status::Suspected(Suspicion::new(silence, now));
                 cx.counters.suspicions += 1;
+                peer.kernel.doubt(now);
                 let peer = peer.id();
                 cx.event(Event::Suspected { ifindex, peer, silence });
                 self.candidates_stale = true;
                 self.proof_needed(cx);
                 self.hello_soon(cx);
+                self.ask_kernel(cx, node, f);
                 now + f
             }
-            Status::Alive => suspect_at,
+            Status::Alive => {
+                self.try_kernel(cx, node);
+                suspect_at
+            }
+            Status::Grace(grace) => {
+                let grace = *grace;
+                self.grace_tick(cx, node, grace)
+            }
             Status::Suspected(suspicion) => {
                 cut_off = suspicion.reckon(
                     now,
@@ -192,10 +202,14 @@ impl Segment {
                 let evidence = suspicion.evidence(peer.interval, f, loss, !cx.lacks(Rule::FastSuspicion));
                 if evidence >= DEAD_AT && silence >= (h * 3).max(peer.interval * 2 + h) {
                     let how = Gone::Dead { silence, evidence, loss };
+                    let asked = suspicion.asked_since;
                     cx.counters.deaths += 1;
-                    self.peer_gone(cx, node, how);
+                    self.peer_dead(cx, node, how, asked);
                     now + FORGET
                 } else {
+                    let shouts = now.since(suspicion.asked_since) < SHOUT_FOR;
+                    self.forgive_while_cut_off(cx, node);
+                    self.ask_kernel(cx, node, if shouts { f } else { f * QUIET_PACE });
                     now + f
                 }
             }
@@ -204,7 +218,7 @@ impl Segment {
             self.hello_soon(cx);
         }
         let next = match self.peers.get(node) {
-            Some(peer) => [peer.reserved_until, peer.table.next_request().filter(|_| !peer.is_gone())]
+            Some(peer) => [peer.reserved_until, peer.table.next_request().filter(|_| !peer.is_absent())]
                 .into_iter()
                 .flatten()
                 .fold(next, Instant::min),
@@ -229,7 +243,7 @@ impl Segment {
         }
     }
 
-    /// Rule A23: its claims are void, at once.
+    /// Gone (rule A23): its claims are void, at once.
     pub(crate) fn peer_gone(&mut self, cx: &mut Context, node: NodeId, how: Gone) {
         let (now, ifindex) = (cx.now, self.ifindex());
         let Some(peer) = self.peers.get_mut(node) else { return };

@@ -234,6 +234,7 @@ impl Segment {
         let mut hello = self.hello(cx);
         let named = self.hellos.named.is_some_and(|at| cx.now.since(at) < NAME_EVERY);
         hello.echoes = std::mem::take(&mut self.hellos.salts);
+        hello.vouches = self.vouches(cx);
         // Whoever gets to know us by this one should know our name.
         if !named || !hello.echoes.is_empty() {
             hello.name = Some(cx.config.name.to_string());
@@ -301,7 +302,7 @@ impl Segment {
 
     /// Rule A14: a peer's whole table is wanted, when that is due.
     pub(crate) fn request_table(&mut self, cx: &Context, node: NodeId) {
-        if let Some(peer) = self.peers.get_mut(node).filter(|peer| !peer.is_gone()) {
+        if let Some(peer) = self.peers.get_mut(node).filter(|peer| !peer.is_absent()) {
             self.hellos.tables.want(node, &mut peer.table, cx.now);
         }
     }
@@ -319,7 +320,7 @@ impl Segment {
         while let Some(node) =
             self.hellos.tables.pop(TABLES_AT_A_TIME, |node| asked.contains(&node) || is_coming(node))
         {
-            let wanted = peers.get(node).is_some_and(|peer| !peer.is_gone() && peer.table.is_queued());
+            let wanted = peers.get(node).is_some_and(|peer| !peer.is_absent() && peer.table.is_queued());
             if !wanted {
                 continue;
             }

@@ -19,7 +19,7 @@ use crate::ownership::{
     may_hold, rank,
 };
 use crate::peers::{Peer, Status};
-use crate::segment::Segment;
+use crate::segment::{LISTEN_EXTRA, Segment};
 use crate::snapshot::Lifecycle;
 use crate::time::Instant;
 use crate::vips::{Mine, PeerClaim, Vip, VipId};
@@ -173,7 +173,8 @@ impl Segment {
         let Some(peer) = self.peers.get_mut(node) else { return };
         let until = match peer.active_since {
             Some(since) => since + RETURN_ACTIVE,
-            None => peer.known_since + listen + RETURN_LISTEN,
+            // Under loss it listens longer (rule A24).
+            None => peer.known_since + listen + LISTEN_EXTRA + RETURN_LISTEN,
         };
         peer.reserved_until = Some(until.max(now));
         self.peers.look_at(node, until.max(now));
@@ -276,9 +277,11 @@ impl Segment {
         let vip = self.vips.get(id)?;
         let (live, reserved) = self.rivals(vip);
         let last_holder =
-            vip.last_holder.and_then(|last| self.peers.get(last)).filter(|last| !last.is_gone());
-        let kept_until =
-            self.hint_until(cx, vip).max(last_holder.and_then(|last| last.table.probably_holds_until()));
+            vip.last_holder.and_then(|last| self.peers.get(last)).filter(|last| !last.is_absent());
+        let kept_until = self
+            .hint_until(cx, vip)
+            .max(last_holder.and_then(|last| last.table.probably_holds_until()))
+            .max(vip.last_holder.and_then(|last| self.vouched_until(cx, last)));
         let rival_name = live.and_then(|live| self.peers.get(live.node)?.name.clone());
         let overruled = live.is_some_and(|live| {
             vip.spec.as_ref().is_some_and(|spec| {
@@ -286,6 +289,7 @@ impl Segment {
             })
         });
         let needs_probe = self.probe_for(cx, vip);
+        let leaving = self.hands_over();
         let vip = self.vips.get_mut(id)?;
         if live.is_some() || reserved || vip.mine.is_some() {
             vip.free_since = None;
@@ -323,9 +327,9 @@ impl Segment {
             newest_revision: vip.max_revision,
             free_since,
             rank: Rank { before: rank, cordoned: cx.node.cordoned },
-            leaving: self.state == Lifecycle::Leaving,
+            leaving,
             gate,
-            needs_proof: matches!(vip.freed_by, Some((_, Gone::Dead { .. }))),
+            needs_proof: matches!(vip.freed_by, Some((_, Gone::Dead { .. } | Gone::Overdue))),
             probe: needs_probe,
         })
     }
@@ -427,7 +431,7 @@ impl Segment {
     }
 
     /// Who else might take a free address (rule A32).
-    fn refresh_candidates(&mut self) {
+    pub(crate) fn refresh_candidates(&mut self) {
         if !self.candidates_stale {
             return;
         }

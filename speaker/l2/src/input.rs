@@ -28,8 +28,11 @@ pub enum Input<'a> {
     SpecDeleted(IpAddr),
     /// This node's own Node object.
     Node(NodeState),
-    /// Hand everything over and stop (rule A44). Go on driving the core until [`crate::Event::ShutdownComplete`].
+    /// Stop (rule A44): for a restart that moves nothing, or, where this node may hold nothing or is cordoned, as
+    /// [`Self::Leave`]. Go on driving the core until [`crate::Event::ShutdownComplete`].
     Shutdown,
+    /// Hand everything over and stop: this node's speaker will not be back. Go on driving the core as above.
+    Leave,
 }
 
 /// One network interface as the kernel shows it.

@@ -1,5 +1,5 @@
-//! Leaving: BYE, and answering until everything is claimed (rule A44). OFFER and BYE RESTART come
-//! with the failover work (rule A43).
+//! Going: BYE RESTART, after which everything stays where it is, or BYE LEAVE and answering until everything is
+//! claimed (rule A44). OFFER comes with the failover work (rule A43).
 
 use std::time::Duration;
 
@@ -13,13 +13,25 @@ use crate::time::Instant;
 
 /// A leaver answers until everything is claimed, at most this long.
 const LEAVE_WITHIN: Duration = Duration::from_millis(250);
+/// A restart may take this long, in seconds: a pod is made anew, perhaps its image is fetched.
+const RESTART_WITHIN_S: u16 = 60;
 const BYES: u8 = 3;
 /// Between two of them.
 const BYE_EVERY: Duration = Duration::from_millis(5);
 
+/// What a speaker that ends does with what it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Parting {
+    /// It will be back: nothing moves while its node's kernel answers (rule A23).
+    Restart,
+    /// It hands over.
+    Leave,
+}
+
 /// How far a segment has come with leaving.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Leaving {
+    parting: Parting,
     since: Instant,
     byes: u8,
     next: Option<Instant>,
@@ -33,12 +45,17 @@ impl Leaving {
 }
 
 impl Segment {
-    /// Rule A44: peers claim at once; meanwhile this node goes on answering.
-    pub(crate) fn leave(&mut self, cx: &Context) {
+    /// Rule A44: peers claim at once, or keep everything for it; meanwhile this node goes on answering.
+    pub(crate) fn leave(&mut self, cx: &Context, parting: Parting) {
         if self.leaving.is_none() {
             self.state = Lifecycle::Leaving;
-            self.leaving = Some(Leaving { since: cx.now, byes: 0, next: Some(cx.now) });
+            self.leaving = Some(Leaving { parting, since: cx.now, byes: 0, next: Some(cx.now) });
         }
+    }
+
+    /// Whoever wants what this node holds may have it.
+    pub(crate) fn hands_over(&self) -> bool {
+        self.leaving.is_some_and(|leaving| leaving.parting == Parting::Leave)
     }
 
     pub(crate) fn leaving_tick(&mut self, cx: &mut Context) {
@@ -48,17 +65,26 @@ impl Segment {
             return;
         };
         if leaving.byes < BYES {
-            self.send(cx, GROUP, &Message::Bye(Bye { reason: Reason::Leave, hold_s: 0 }));
+            let bye = match leaving.parting {
+                Parting::Restart => Bye { reason: Reason::Restart, hold_s: RESTART_WITHIN_S },
+                Parting::Leave => Bye { reason: Reason::Leave, hold_s: 0 },
+            };
+            self.send(cx, GROUP, &Message::Bye(bye));
             leaving.byes += 1;
         }
         leaving.next = Some(cx.now + BYE_EVERY);
         let alone = !self.peers.any_present();
         let over = leaving.byes >= BYES
-            && (self.vips.held() == 0 || alone || cx.now.since(leaving.since) >= LEAVE_WITHIN);
+            && (leaving.parting == Parting::Restart
+                || self.vips.held() == 0
+                || alone
+                || cx.now.since(leaving.since) >= LEAVE_WITHIN);
         if over {
             leaving.byes = BYES + 1;
             leaving.next = None;
-            for id in self.vips.ids() {
+            // Before a restart nothing is given up: status goes on naming this node, too.
+            let given_up = if leaving.parting == Parting::Leave { self.vips.ids() } else { Vec::new() };
+            for id in given_up {
                 if self.vips.get(id).is_some_and(|vip| vip.mine.is_some()) {
                     self.release(cx, id, ReleaseReason::Shutdown);
                 }

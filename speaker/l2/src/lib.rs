@@ -11,11 +11,13 @@
 //! | `segment` | A3, A24, A51 | one interface: state, and what is due |
 //! | `receive` | A5, A9, A39, A52 | hello frames in, check by check |
 //! | `leave` | A44 | BYE |
+//! | `kernel` | A22 | kernel probes |
+//! | `grace` | A23, A45, A31 (vouched for) | speakers gone, machines not; deputies |
 //! | `specs` | A29, A42 | its specs, groups and filter |
 //! | `vips`, `holdings` | A30, A31, A34, A37 | what is known of each address; decisions carried out |
 //! | `peers` | A6, A7, A9, A31 (reservations) | who is known, replay, challenge |
 //! | `hello`, `tables` | A10-A15 | what hellos say and when, table versions, deltas, SYNC |
-//! | `detect` | A17-A21, A23 | loss, suspicion, evidence, death |
+//! | `detect` | A17-A21 | loss, suspicion, evidence, death |
 //! | `proof` | A25, A26 | two-way proof, mute |
 //! | `ownership` | A28-A36, A41, A42 | pure decisions over plain data |
 //! | `announce` | A37-A39, A46 | announcing, paced by the governor |
@@ -57,9 +59,11 @@ mod conflict;
 mod context;
 mod core;
 mod detect;
+mod grace;
 mod hello;
 mod holdings;
 mod input;
+mod kernel;
 mod leave;
 mod output;
 mod ownership;

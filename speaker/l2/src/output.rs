@@ -95,6 +95,16 @@ pub enum Event {
         /// How long it had been silent.
         silence: Duration,
     },
+    /// A peer's speaker is dead or said that it restarts, and its kernel answers: what it held stays its own, for so
+    /// long at most (rule A23).
+    Grace {
+        /// Where.
+        ifindex: u32,
+        /// Who.
+        peer: PeerId,
+        /// For how long.
+        hold: Duration,
+    },
     /// A peer is gone (rules A21, A23).
     PeerDown {
         /// Where.
@@ -212,6 +222,8 @@ pub enum Gone {
     },
     /// It said goodbye (rule A44).
     Left,
+    /// It said that it would be back, and was not in time, or its machine died meanwhile (rule A23).
+    Overdue,
     /// A newer start of the same node took its place (rule A7).
     Replaced,
 }

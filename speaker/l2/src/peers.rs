@@ -14,6 +14,8 @@ use herald_wire::{Boot, Counter, IfIndex, MacAddr, NodeId, ReplayWindow, Salt};
 
 use crate::config::NodeName;
 use crate::detect::{Loss, Suspicion};
+use crate::grace::Grace;
+use crate::kernel::Kernel;
 use crate::output::{Gone, PeerId};
 use crate::tables::Table;
 use crate::time::Instant;
@@ -57,6 +59,7 @@ pub(crate) struct Peer {
     pub(crate) status: Status,
     pub(crate) last_heard: Instant,
     pub(crate) loss: Loss,
+    pub(crate) kernel: Kernel,
     pub(crate) table: Table,
     /// Until when claims of its previous lives count (rule A31).
     pub(crate) reserved_until: Option<Instant>,
@@ -73,6 +76,8 @@ pub(crate) struct Peer {
 pub(crate) enum Status {
     Alive,
     Suspected(Suspicion),
+    /// Its speaker is not heard, its kernel is (rule A23).
+    Grace(Grace),
     Gone { how: Gone, since: Instant },
 }
 
@@ -151,6 +156,15 @@ impl Peer {
         matches!(self.status, Status::Gone { .. })
     }
 
+    pub(crate) fn is_in_grace(&self) -> bool {
+        matches!(self.status, Status::Grace(_))
+    }
+
+    /// Its speaker is not there, whether or not its kernel is.
+    pub(crate) fn is_absent(&self) -> bool {
+        self.is_gone() || self.is_in_grace()
+    }
+
     pub(crate) fn is_suspected(&self) -> bool {
         matches!(self.status, Status::Suspected(_))
     }
@@ -180,6 +194,7 @@ impl Peer {
             status: Status::Alive,
             last_heard: now,
             loss: Loss::default(),
+            kernel: Kernel::default(),
             table: Table::default(),
             reserved_until: None,
             active_since: None,
@@ -234,9 +249,9 @@ impl Peers {
         self.map.values_mut()
     }
 
-    /// Those not gone.
+    /// Those whose speaker is there.
     pub(crate) fn present(&self) -> impl Iterator<Item = &Peer> {
-        self.iter().filter(|peer| !peer.is_gone())
+        self.iter().filter(|peer| !peer.is_absent())
     }
 
     pub(crate) fn any_present(&self) -> bool {
@@ -270,7 +285,7 @@ impl Peers {
         {
             return None;
         }
-        let heard = self.map.get(&triple.node).is_some_and(|peer| !peer.is_gone());
+        let heard = self.map.get(&triple.node).is_some_and(|peer| !peer.is_absent());
         let granted = if heard {
             self.challenged.take(now, CHALLENGES_PER_SECOND)
         } else {
@@ -348,7 +363,11 @@ impl Peers {
         }
         self.pending.retain(|waiting, _| waiting.node != triple.node);
         self.met_anybody = true;
-        match self.map.insert(triple.node, Peer::new(triple, counter, mac, hello, now)) {
+        let mut peer = Peer::new(triple, counter, mac, hello, now);
+        if let Some(before) = self.map.get(&triple.node).filter(|before| before.mac == mac) {
+            peer.kernel.carry_over(&before.kernel);
+        }
+        match self.map.insert(triple.node, peer) {
             None => Accepted::New,
             Some(before) => Accepted::Again(Box::new(before)),
         }

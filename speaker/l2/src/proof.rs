@@ -95,7 +95,7 @@ impl Segment {
             return;
         }
         let suspected = self.peers.iter().any(crate::peers::Peer::is_suspected);
-        if !suspected && !self.claims_want_proof() {
+        if !suspected && !self.doubts_a_kernel(cx) && !self.claims_want_proof() {
             self.proof_regained(cx);
             self.proof.needed_since = None;
             self.proof.next = None;
@@ -183,14 +183,14 @@ impl Segment {
     }
 
     fn is_suspects(&self, ip: IpAddr, mac: Option<MacAddr>) -> bool {
-        self.peers.iter().filter(|peer| peer.is_suspected() || peer.is_gone()).any(|peer| {
+        self.peers.iter().filter(|peer| peer.is_suspected() || peer.is_absent()).any(|peer| {
             Some(peer.mac) == mac
                 || peer.ipv4.map(IpAddr::V4) == Some(ip)
                 || peer.ipv6.map(IpAddr::V6) == Some(ip)
         })
     }
 
-    fn ask_host(&mut self, cx: &mut Context, ip: IpAddr, mac: Option<MacAddr>) {
+    pub(crate) fn ask_host(&mut self, cx: &mut Context, ip: IpAddr, mac: Option<MacAddr>) {
         let own = self.iface.mac;
         let frame = match ip {
             IpAddr::V4(ip) => {
@@ -228,6 +228,7 @@ impl Segment {
         if own_gateway {
             self.proof.learn_gateway(ip, mac);
         }
+        self.kernel_answers_as_host(cx, ip, mac);
         let Some(at) = self.proof.asked.iter().position(|(asked, _)| *asked == ip) else { return };
         let (_, sent) = self.proof.asked.swap_remove(at);
         if !self.is_suspects(ip, Some(mac)) {
@@ -279,6 +280,11 @@ impl Segment {
         self.proof.mute_told
     }
 
+    /// For how long proof has been needed, and there is none.
+    pub(crate) fn proof_missing_for(&self, cx: &Context) -> Duration {
+        self.proof.mute_since().map_or(Duration::ZERO, |since| cx.now.since(since))
+    }
+
     /// Is the last proof fresh enough for a claim (rule A33)?
     pub(crate) fn proof_is_fresh(&self, cx: &Context) -> bool {
         cx.lacks(Rule::Proof) || self.proof.latest.is_some_and(|(_, came)| cx.now.since(came) <= cx.f() * 6)
@@ -289,7 +295,7 @@ impl Segment {
         self.proof.latest
     }
 
-    fn own_v4(&self, near: Option<Ipv4Addr>) -> Option<Ipv4Addr> {
+    pub(crate) fn own_v4(&self, near: Option<Ipv4Addr>) -> Option<Ipv4Addr> {
         let own = || {
             self.iface.addresses.iter().filter_map(|net| match net {
                 ipnet::IpNet::V4(net) => Some(net),

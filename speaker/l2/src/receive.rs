@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use herald_wire::ethernet::Ethernet;
-use herald_wire::hello::{Flags, Hello, Message, Refused, Sealed, State, Verifier};
+use herald_wire::hello::{Bye, Flags, Hello, Message, Reason, Refused, Sealed, State, Verifier};
 use herald_wire::{Boot, Counter, IfIndex, MacAddr, NodeId, TableVersion};
 
 use crate::context::{Context, Rule};
@@ -160,7 +160,7 @@ impl Segment {
     fn peer_accepted(&mut self, cx: &mut Context, triple: Triple, before: Option<&Peer>, hello: &Hello) {
         let ifindex = self.ifindex();
         if let Some(before) = before
-            && !before.is_gone()
+            && !before.is_absent()
         {
             let peer = before.id();
             cx.event(Event::PeerDown { ifindex, peer, how: Gone::Replaced });
@@ -206,15 +206,17 @@ impl Segment {
     ) {
         let node = triple.node;
         let Some(peer) = self.peers.get(node) else { return };
-        if matches!(peer.status, Status::Gone { how: Gone::Left, .. }) {
-            return;
+        match &peer.status {
+            Status::Gone { how: Gone::Left | Gone::Overdue, .. } => return,
+            Status::Grace(grace) if grace.was_announced() => return,
+            _ => {}
         }
         match message {
             Message::Hello(hello) => self.hear_hello(cx, ethernet, triple, hello, in_order),
             Message::Challenge(salt) => self.answer_challenge(cx, *salt, true),
             Message::SyncRequest(_) => self.table_requested(cx, ethernet.source),
             // Parts that come late, or from a peer that is dead to us, would bring back what is over.
-            Message::Sync(_) if !in_order || peer.is_gone() => {}
+            Message::Sync(_) if !in_order || peer.is_absent() => {}
             Message::Sync(sync) => {
                 let claims = sync.claims.iter().map(|claim| claim.vip.ip());
                 let Some(peer) = self.peers.get_mut(node) else { return };
@@ -230,8 +232,10 @@ impl Segment {
                     self.hear_all(cx, node, &listed);
                 }
             }
-            // RESTART keeps claims only while the kernel is probed (rules A22, A23), with the failover work.
-            Message::Bye(_) => self.peer_gone(cx, node, Gone::Left),
+            Message::Bye(Bye { reason: Reason::Restart, hold_s }) => {
+                self.peer_restarts(cx, node, Duration::from_secs(u64::from(*hold_s)));
+            }
+            Message::Bye(Bye { reason: Reason::Leave, .. }) => self.peer_gone(cx, node, Gone::Left),
             // Rules A40 and A43 come with the failover work; unknown types are ignored (rule A9).
             Message::Offer(_) | Message::Tell(_) | Message::Unknown(_) => cx.counters.ignored += 1,
         }
@@ -247,7 +251,7 @@ impl Segment {
     ) {
         let node = triple.node;
         let Some(peer) = self.peers.get_mut(node) else { return };
-        let returned = peer.is_gone();
+        let returned = peer.is_absent();
         let before = (peer.state, peer.able, peer.name.is_some());
         let was_active = peer.active_since.is_some();
         self.peer_heard(cx, node);
@@ -270,6 +274,7 @@ impl Segment {
                 self.proof_by_echo(cx, *salt);
             }
         }
+        self.hear_vouches(cx, node, &hello.vouches);
         let me = (cx.config.node, cx.boot);
         if hello.suspects.iter().any(|suspect| (suspect.node, suspect.boot) == me)
             && !cx.lacks(Rule::FastSuspicion)

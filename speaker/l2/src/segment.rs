@@ -12,8 +12,10 @@ use herald_wire::{Frame, IfIndex, MacAddr, Payload, Salt, WireError};
 use crate::alone::Alone;
 use crate::announce::Announcer;
 use crate::context::Context;
+use crate::grace::Strangers;
 use crate::hello::Hellos;
 use crate::input::Interface;
+use crate::kernel::Probes;
 use crate::leave::Leaving;
 use crate::output::{Event, Output, ReleaseReason};
 use crate::ownership::{Candidates, Gate};
@@ -26,7 +28,7 @@ use crate::vips::{Client, VipTable};
 /// A newcomer listens at least this long (rule A24).
 const LISTEN_MIN: Duration = Duration::from_secs(1);
 /// And this much longer at most.
-const LISTEN_EXTRA: Duration = Duration::from_secs(1);
+pub(crate) const LISTEN_EXTRA: Duration = Duration::from_secs(1);
 /// The lower interface of one segment is listened for this long before the higher one speaks again (rule A52).
 const IDLE_FOR: Duration = Duration::from_secs(5);
 /// Ethernet's own.
@@ -44,6 +46,8 @@ pub(crate) struct Segment {
     pub(crate) vips: VipTable,
     pub(crate) hellos: Hellos,
     pub(crate) proof: Proof,
+    pub(crate) probes: Probes,
+    pub(crate) strangers: Strangers,
     pub(crate) announcer: Announcer,
     pub(crate) alone: Alone,
     /// Who asked for any address here lately, of both families.
@@ -79,6 +83,8 @@ impl Segment {
             hellos: Hellos::from_version(cx.versions.get(&iface.ifindex).copied().unwrap_or_default()),
             iface,
             proof: Proof::default(),
+            probes: Probes::default(),
+            strangers: Strangers::new(),
             announcer: Announcer::default(),
             alone: Alone::default(),
             recent_clients: Vec::new(),
@@ -141,10 +147,8 @@ impl Segment {
                 self.handle_sealed(cx, ethernet, &sealed);
                 self.settle(cx);
             }
-            // Kernel probes come with the failover work (rule A22).
-            Ok(Frame { payload: Payload::Echo(_), .. }) | Err(WireError::NotHandled { .. }) => {
-                cx.counters.ignored += 1;
-            }
+            Ok(Frame { ethernet, payload: Payload::Echo(echo) }) => self.handle_echo(cx, ethernet, &echo),
+            Err(WireError::NotHandled { .. }) => cx.counters.ignored += 1,
             Err(WireError::Version { version }) => self.foreign_version(cx, bytes, version),
             Err(_) => cx.counters.malformed += 1,
         }
@@ -260,10 +264,14 @@ impl Segment {
         self.candidates_stale = true;
         // Who fell silent meanwhile gets a whole new chance to be heard.
         let mut present = Vec::new();
-        for peer in self.peers.iter_mut().filter(|peer| !peer.is_gone()) {
+        for peer in self.peers.iter_mut().filter(|peer| !peer.is_absent()) {
             peer.status = Status::Alive;
             peer.last_heard = cx.now;
             present.push((peer.node, peer.interval));
+        }
+        // What its kernel did not answer while this node stood still says nothing.
+        for peer in self.peers.iter_mut().filter(|peer| peer.is_in_grace()) {
+            peer.kernel.was_cut_off(cx.now);
         }
         for (node, interval) in present {
             self.peers.look_at(node, cx.now + interval * 2 + cx.f() * 2);

@@ -102,6 +102,8 @@ pub enum PeerState {
     Leaving,
     /// Silent for longer than promised (rule A18).
     Suspected,
+    /// Its speaker is silent, its kernel answers (rule A23).
+    Grace,
     /// Dead or left, remembered for a minute.
     Gone,
 }
@@ -252,6 +254,7 @@ fn peer_snapshot(cx: &Context, peer: &Peer, claims: usize) -> PeerSnapshot {
     let loss = peer.loss.estimate();
     let (state, evidence) = match (&peer.status, peer.state) {
         (Status::Gone { .. }, _) => (PeerState::Gone, 0.0),
+        (Status::Grace(_), _) => (PeerState::Grace, 0.0),
         (Status::Suspected(suspicion), _) => {
             (PeerState::Suspected, suspicion.evidence(peer.interval, cx.f(), loss, true))
         }

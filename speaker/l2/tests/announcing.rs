@@ -70,7 +70,7 @@ fn an_address_given_up_before_its_second_round_is_not_announced_again() {
     lan.spec_everywhere(&spec(VIP4, 1));
     lan.run_for(500);
     let (_, holder, _) = lan.claims()[0];
-    lan.input(holder, herald_l2::Input::Shutdown);
+    lan.input(holder, herald_l2::Input::Leave);
     lan.run_for(5_000);
     assert_eq!(announced(&lan, VIP4), [(0, "request"), (0, "reply")]);
 }

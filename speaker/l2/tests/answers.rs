@@ -189,7 +189,7 @@ fn probes_delay_the_first_claim_by_150_ms_and_no_other() {
     assert!((150..=220).contains(&first), "{first} ms");
     let holder = lan.holder(VIP);
     let left = lan.now;
-    lan.input(holder, Input::Shutdown);
+    lan.input(holder, Input::Leave);
     lan.run_for(500);
     assert!(lan.claims()[1].0.since(left).as_millis() < 5);
 }

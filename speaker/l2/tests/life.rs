@@ -73,7 +73,7 @@ fn a_leaving_holder_is_replaced_at_once_and_answers_until_then() {
     let mut lan = started(3);
     let holder = lan.holder(VIP);
     let before = lan.now;
-    lan.input(holder, Input::Shutdown);
+    lan.input(holder, Input::Leave);
     lan.run_for(50);
     let (claimed, successor, _) = *lan.claims().last().unwrap();
     assert_ne!(successor, holder);

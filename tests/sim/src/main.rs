@@ -74,6 +74,10 @@ enum Rule {
     Drop,
     /// Quick hellos under suspicion (rules A18, A19).
     FastSuspicion,
+    /// Grace for a speaker whose kernel answers (rules A23, A45).
+    Grace,
+    /// Kernel probes (rule A22): every machine is taken to run.
+    KernelProbe,
 }
 
 fn main() -> Result<ExitCode> {
@@ -161,6 +165,8 @@ impl Flags {
             no_hints: without(Rule::Hints),
             no_drop: without(Rule::Drop),
             no_fast_suspicion: without(Rule::FastSuspicion),
+            no_grace: without(Rule::Grace),
+            no_kernel_probe: without(Rule::KernelProbe),
         }
     }
 }

@@ -15,7 +15,7 @@ use herald_l2::{
     Output, Profile, Turn, VipSpec,
 };
 use herald_wire::hello::{GROUP, KeyId, Secret};
-use herald_wire::{Frame, Payload, arp, ndp};
+use herald_wire::{Frame, Payload, arp, echo, ndp};
 use ipnet::IpNet;
 
 use crate::Moment;
@@ -233,7 +233,7 @@ impl Node {
                 self.interest.contains(&ndp.target().into())
                     || (to_me && matches!(ndp.message, ndp::Message::Advertisement { .. }))
             }
-            Payload::Echo(_) => false,
+            Payload::Echo(echo) => to_me && echo.operation == echo::Operation::Reply,
         }
     }
 

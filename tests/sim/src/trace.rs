@@ -130,6 +130,7 @@ pub fn describe_event(event: &Event) -> String {
             format!("dead, silent for {} ms, evidence {evidence:.0} at loss {loss:.2}", silence.as_millis())
         }
         Gone::Left => "left".into(),
+        Gone::Overdue => "overdue".into(),
         Gone::Replaced => "restarted".into(),
     };
     match event {
@@ -151,6 +152,7 @@ pub fn describe_event(event: &Event) -> String {
         Event::Unsuspected { peer, silence, .. } => {
             format!("hears {} again after {} ms", name(peer), silence.as_millis())
         }
+        Event::Grace { peer, hold, .. } => format!("keeps what {} held for {hold:?}", name(peer)),
         Event::PeerDown { peer, how, .. } => format!("{} is {}", name(peer), fate(how)),
         other => format!("{other:?}"),
     }

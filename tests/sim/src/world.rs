@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use herald_l2::{Event as News, Nodes, Output, Revision};
-use herald_wire::{Payload, arp};
+use herald_wire::{MacAddr, Payload, arp};
 
 use crate::Moment;
 use crate::api::{Api, Links, Told};
@@ -284,6 +284,20 @@ impl World {
             self.check.violation(self.now, &format!("n{} sends a malformed frame: {bytes:02x?}", node + 1));
             return;
         };
+        // A deputy speaks in the holder's name, to one that asked (rule A45).
+        let own = self.nodes.get(node).map(|node| node.kernel.mac);
+        let named = match &frame.payload {
+            Payload::Arp(arp) => Some(arp.sha),
+            Payload::Ndp(ndp) => match ndp.message {
+                herald_wire::ndp::Message::Advertisement { target_mac, .. } => target_mac,
+                herald_wire::ndp::Message::Solicitation { .. } => None,
+            },
+            _ => None,
+        };
+        if let Some(holder) = named.filter(|mac| Some(*mac) != own) {
+            self.check_deputy(node, holder);
+            return;
+        }
         let speaks_for: Option<IpAddr> = match &frame.payload {
             Payload::Arp(arp) if !(arp.operation == arp::Operation::Request && arp.is_probe()) => {
                 Some(arp.spa.into())
@@ -304,6 +318,16 @@ impl World {
                 self.check.violation(self.now, &text);
             }
             self.record.spoke(self.now, node, vip);
+        }
+    }
+
+    /// A deputy's answer leads to a machine whose speaker is away.
+    fn check_deputy(&mut self, node: usize, holder: MacAddr) {
+        self.record.deputised += 1;
+        let of = self.nodes.iter().position(|other| other.kernel.mac == holder);
+        if of.is_none() {
+            let text = format!("n{} answers with {holder}, which is nobody's", node + 1);
+            self.check.violation(self.now, &text);
         }
     }
 
