@@ -220,10 +220,11 @@ impl Check {
         }
     }
 
-    /// A node has died: what it held alone is nobody's.
+    /// A node has died: what it held alone, or was kept for it, is nobody's.
     pub(crate) fn died(&mut self, now: Moment, node: usize) {
         for (vip, holders) in &self.holders {
-            if holders.iter().eq([&node]) {
+            let kept = holders.is_empty() && self.last_holder.get(vip) == Some(&node);
+            if kept || holders.iter().eq([&node]) {
                 self.orphaned.insert(*vip, now);
             }
         }

@@ -1,11 +1,10 @@
 //! The classes of faults, each with what it promises: one table.
 //!
 //! Rules marked "now" in docs/protocol.md are what is promised here. Classes that come with those marked "failover":
-//! a restart of any length that moves nothing (GRACE, rules A22, A23, A45), a drain without a hole (OFFER, A43),
-//! one-way links and cut pairs without flapping while they last (VOUCH, A20; TELL, A40), the greater side winning
-//! after a split (reach, A27). Until then: a quick restart moves nothing and a slow one moves an address once; a
-//! leaving node's addresses move at once, with a gap that is bounded; one-way links and cut pairs may flap while they
-//! last and must be right after they are mended.
+//! a drain without a hole (OFFER, rule A43), one-way links and cut pairs without flapping while they last (VOUCH, A20;
+//! TELL, A40), the greater side winning after a split (reach, A27). Until then: a leaving node's addresses move at
+//! once, with a gap that is bounded; one-way links and cut pairs may flap while they last and must be right after they
+//! are mended.
 
 use std::time::Duration;
 
@@ -101,12 +100,91 @@ pub const CLASSES: &[Class] = &[
     ),
     class(
         "restart",
-        "a speaker is killed and back after a while",
-        ONCE,
+        "a speaker is killed and back within 4 s",
+        Moves::None,
         250,
         Some(100),
         disturbances::restart,
     ),
+    class(
+        "restart-late",
+        "a speaker is killed and back after 6 to 8 s",
+        ONCE,
+        250,
+        Some(100),
+        disturbances::restart_late,
+    ),
+    class(
+        "restart-cold",
+        "a speaker is killed and back within 4 s, while clients come that don't know it",
+        Moves::None,
+        250,
+        // Who asks within the first 120 ms, before anybody knows, asks again a second later.
+        Some(1_250),
+        disturbances::restart_cold,
+    ),
+    class(
+        "term",
+        "a speaker ends by SIGTERM and is back within 30 s",
+        Moves::None,
+        250,
+        Some(100),
+        disturbances::term,
+    ),
+    class(
+        "term-cold",
+        "the same, while clients come that don't know it",
+        Moves::None,
+        250,
+        Some(100),
+        disturbances::term_cold,
+    ),
+    class(
+        "term-late",
+        "a speaker ends by SIGTERM and is not back within its 60 s",
+        ONCE,
+        250,
+        Some(100),
+        disturbances::term_late,
+    )
+    .costing(4),
+    class(
+        "term-loss",
+        "a speaker ends by SIGTERM and is back within 4 s, at 10 to 30 % loss",
+        Moves::None,
+        1_000,
+        None,
+        disturbances::term_loss,
+    )
+    .settles_in(4_000)
+    .with_loss(),
+    class(
+        "rollout",
+        "one speaker after the other ends by SIGTERM and is back within 10 s",
+        Moves::None,
+        250,
+        Some(100),
+        disturbances::rollout,
+    )
+    .settles_in(3_000),
+    class(
+        "rollout-wide",
+        "two speakers are replaced at a time: one that is back first has never heard the other",
+        Moves::None,
+        250,
+        Some(100),
+        disturbances::rollout_wide,
+    )
+    .settles_in(3_000),
+    class(
+        "grace-crash",
+        "a speaker ends or is killed, then its machine dies",
+        ONCE,
+        250,
+        Some(250),
+        disasters::grace_crash,
+    )
+    .taken_over_in(130),
     class(
         "restart-all",
         "all speakers are killed and back within a second",
@@ -118,14 +196,22 @@ pub const CLASSES: &[Class] = &[
     .settles_in(3_000),
     class(
         "restart-loss",
-        "a speaker is killed and back at 10 to 30 % loss",
-        ONCE,
+        "a speaker is killed and back within 2 s at 10 to 30 % loss",
+        Moves::None,
         1_000,
         None,
         disturbances::restart_loss,
     )
+    .settles_in(4_000)
     .with_loss(),
-    class("leave", "a speaker leaves on SIGTERM", ONCE, 250, Some(200), disturbances::leave),
+    class(
+        "drain",
+        "a node is cordoned, then its speaker ends by SIGTERM",
+        ONCE,
+        250,
+        Some(200),
+        disturbances::drain,
+    ),
     class("isolate", "a node is cut off for 0.1 to 6 s", ONCE, 250, Some(300), disasters::isolate),
     class(
         "bounce",
@@ -160,7 +246,7 @@ pub const CLASSES: &[Class] = &[
         disasters::one_way,
     ),
     class("pair", "two nodes don't hear each other for a while", Moves::Any, 250, None, disasters::pair),
-    class("stop", "a speaker is stopped (SIGSTOP) for 0.05 to 4 s", ONCE, 250, Some(100), disturbances::stop),
+    class("stop", "a speaker is stopped (SIGSTOP) for 0.05 to 4 s", Moves::None, 250, Some(100), disturbances::stop),
     class(
         "pause",
         "a machine is paused, its clock with it, for 0.05 to 4 s",

@@ -14,6 +14,16 @@ pub(crate) fn crash(dice: &mut Dice) -> Schedule {
     schedule
 }
 
+pub(crate) fn grace_crash(dice: &mut Dice) -> Schedule {
+    let mut schedule = world(dice);
+    let at = soon(dice);
+    let who = Who::HolderOf(0);
+    schedule.at(at, if dice.chance(0.5) { Fault::Kill(who) } else { Fault::Leave(who) });
+    let link = dice.chance(0.5);
+    schedule.at(at + dice.ms(0, 4_500), Fault::Crash { who: Who::Slot(0), link });
+    schedule
+}
+
 pub(crate) fn crash_loss(dice: &mut Dice) -> Schedule {
     let mut schedule = lossy_world(dice, &[0.1, 0.2, 0.3]);
     let link = dice.chance(0.5);

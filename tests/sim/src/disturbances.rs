@@ -83,9 +83,101 @@ pub(crate) fn restart_loss(dice: &mut Dice) -> Schedule {
     schedule
 }
 
-pub(crate) fn leave(dice: &mut Dice) -> Schedule {
+pub(crate) fn restart_late(dice: &mut Dice) -> Schedule {
     let mut schedule = world(dice);
-    schedule.at(soon(dice), Fault::Leave(Who::HolderOf(0)));
+    let at = soon(dice);
+    schedule.at(at, Fault::Kill(Who::HolderOf(0)));
+    schedule.at(at + dice.ms(6_000, 8_000), Fault::Start(Who::Slot(0)));
+    schedule
+}
+
+/// Clients that know nothing, from now and then until `end`.
+fn newcomers(schedule: &mut Schedule, dice: &mut Dice, from: Duration, end: Duration) {
+    for _ in 0..dice.number(1, 4) {
+        schedule.at(dice.time(from, end), Fault::Forget);
+    }
+}
+
+pub(crate) fn restart_cold(dice: &mut Dice) -> Schedule {
+    let mut schedule = world(dice);
+    let at = soon(dice);
+    let back = at + dice.ms(50, 4_000);
+    schedule.at(at, Fault::Kill(Who::HolderOf(0)));
+    newcomers(&mut schedule, dice, at, back + Duration::from_secs(1));
+    schedule.at(back, Fault::Start(Who::Slot(0)));
+    schedule
+}
+
+fn ends(mut schedule: Schedule, dice: &mut Dice, back: (u64, u64)) -> (Schedule, Duration, Duration) {
+    let at = soon(dice);
+    let back = at + dice.ms(back.0, back.1);
+    schedule.at(at, Fault::Leave(Who::HolderOf(0)));
+    schedule.at(back, Fault::Start(Who::Slot(0)));
+    (schedule, at, back)
+}
+
+pub(crate) fn term(dice: &mut Dice) -> Schedule {
+    let schedule = world(dice);
+    let longest = if dice.chance(0.8) { 6_000 } else { 30_000 };
+    ends(schedule, dice, (50, longest)).0
+}
+
+pub(crate) fn term_cold(dice: &mut Dice) -> Schedule {
+    let schedule = world(dice);
+    let (mut schedule, at, back) = ends(schedule, dice, (50, 6_000));
+    // The first goodbye is on its way for a moment.
+    newcomers(&mut schedule, dice, at + Duration::from_millis(2), back + Duration::from_secs(1));
+    schedule
+}
+
+pub(crate) fn term_late(dice: &mut Dice) -> Schedule {
+    let schedule = world(dice);
+    ends(schedule, dice, (61_000, 63_000)).0
+}
+
+pub(crate) fn term_loss(dice: &mut Dice) -> Schedule {
+    let schedule = lossy_world(dice, &[0.1, 0.2, 0.3]);
+    ends(schedule, dice, (50, 3_500)).0
+}
+
+/// A `DaemonSet`'s rolling update: the next goes when the last is ready again.
+pub(crate) fn rollout(dice: &mut Dice) -> Schedule {
+    let mut schedule = world(dice);
+    let mut at = soon(dice);
+    for node in 0..schedule.setup.nodes {
+        let longest = if dice.chance(0.8) { 3_000 } else { 10_000 };
+        let back = at + dice.ms(100, longest);
+        schedule.at(at, Fault::Leave(Who::Node(node)));
+        schedule.at(back, Fault::Start(Who::Node(node)));
+        at = back + dice.ms(1_700, 5_000);
+    }
+    schedule
+}
+
+pub(crate) fn rollout_wide(dice: &mut Dice) -> Schedule {
+    let mut schedule = world(dice);
+    schedule.setup.nodes = dice.number(3, 5);
+    let at = soon(dice);
+    let second = at + dice.ms(0, 500);
+    let first_back = second + dice.ms(100, 2_000);
+    schedule.at(at, Fault::Leave(Who::Node(0)));
+    schedule.at(second, Fault::Leave(Who::Node(1)));
+    schedule.at(first_back, Fault::Start(Who::Node(0)));
+    schedule.at(first_back + dice.ms(0, 10_000), Fault::Start(Who::Node(1)));
+    schedule
+}
+
+pub(crate) fn drain(dice: &mut Dice) -> Schedule {
+    let mut schedule = world(dice);
+    let at = soon(dice);
+    let state = NodeState { cordoned: true, ..NodeState::default() };
+    schedule.at(at, Fault::Node { who: Who::HolderOf(0), state });
+    let end = at + dice.ms(100, 1_000);
+    schedule.at(end, Fault::Leave(Who::Slot(0)));
+    // It is back, still cordoned, or stays away.
+    if dice.chance(0.5) {
+        schedule.at(end + dice.ms(300, 3_000), Fault::Start(Who::Slot(0)));
+    }
     schedule
 }
 

@@ -42,7 +42,7 @@ pub enum Fault {
     Kill(Who),
     /// The speaker starts (again).
     Start(Who),
-    /// SIGTERM.
+    /// SIGTERM: for a restart, or for good where the Node says so (rule A44).
     Leave(Who),
     /// SIGSTOP.
     Stop(Who),
@@ -85,6 +85,8 @@ pub enum Fault {
     Assign { vip: usize, without: Vec<Who> },
     /// It is written without any change of meaning.
     Touch { vip: usize },
+    /// Clients forget where the addresses are, as new ones don't know it.
+    Forget,
     /// The Node object is changed.
     Node { who: Who, state: NodeState },
 }
@@ -280,6 +282,11 @@ impl World {
                 }
             }
             Fault::Loss(loss) => self.switch.set_loss(*loss),
+            Fault::Forget => {
+                for host in &mut self.hosts {
+                    host.cache.flush();
+                }
+            }
             Fault::Filter(filter) => {
                 self.switch.set_filter(*filter);
                 let until = if *filter { LASTING } else { now + AFTERMATH };

@@ -35,6 +35,20 @@ fn a_quick_restart_needs_the_reservation() {
 }
 
 #[test]
+fn a_restart_needs_grace() {
+    for class in ["restart", "term", "rollout", "stop"] {
+        assert_eq!(needs(class, Ablation { no_grace: true, ..Ablation::default() }), Ok(()));
+    }
+}
+
+#[test]
+fn a_power_cut_needs_kernel_probes() {
+    for class in ["crash", "grace-crash"] {
+        assert_eq!(needs(class, Ablation { no_kernel_probe: true, ..Ablation::default() }), Ok(()));
+    }
+}
+
+#[test]
 fn a_restart_of_all_needs_hints() {
     assert_eq!(needs("restart-all", Ablation { no_hints: true, ..Ablation::default() }), Ok(()));
 }
