@@ -74,9 +74,9 @@ impl Segment {
         }
     }
 
-    /// Who said that he restarts is no sign of filtered hellos; who fell silent while his machine answers may be one.
+    /// Somebody is heard, or will be again (rule A23).
     fn has_company(&self) -> bool {
-        self.peers.any_present() || self.anybody_restarts()
+        self.peers.iter().any(|peer| !peer.is_gone())
     }
 
     pub(crate) fn alone_next(&self) -> Option<Instant> {

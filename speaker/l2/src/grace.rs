@@ -33,8 +33,8 @@ const DEPUTIES: u32 = 2;
 /// Peers in grace that one hello vouches for, and vouched-for strangers remembered.
 const VOUCHES: usize = 4;
 const STRANGERS: usize = 64;
-/// Another's word counts until his second next hello, and for so long at least.
-const WORD_COUNTS: Duration = Duration::from_millis(300);
+/// Another's word counts for so long: the hello after next, or until this node has got to know who is back.
+const WORD_COUNTS: Duration = Duration::from_secs(1);
 
 /// Why and for how long what a peer claimed stays its own.
 #[derive(Clone, Copy, Debug)]
@@ -147,11 +147,6 @@ impl Segment {
         self.vips.iter().any(|(_, vip)| vip.claims.iter().any(|claim| claim.node == node))
     }
 
-    /// The node is about to be back: it said so.
-    pub(crate) fn anybody_restarts(&self) -> bool {
-        self.peers.iter().any(|peer| matches!(&peer.status, Status::Grace(grace) if grace.was_announced()))
-    }
-
     /// Whose kernels answer here although their speakers do not, for those who have never heard them (rule A31).
     pub(crate) fn vouches(&self, cx: &mut Context) -> Vec<Vouch> {
         let mut vouches: Vec<Vouch> = self
@@ -179,7 +174,11 @@ impl Segment {
         }
         let interval = self.peers.get(from).map_or(Duration::ZERO, |peer| peer.interval);
         let until = cx.now + WORD_COUNTS.max(interval * 2);
-        self.strangers.retain(|_, until| *until > cx.now);
+        let old: Vec<NodeId> =
+            self.strangers.keys().copied().filter(|node| self.vouched_until(cx, *node).is_none()).collect();
+        for node in old {
+            self.strangers.remove(&node);
+        }
         for vouch in vouches.iter().filter(|vouch| vouch.kind == VouchKind::Kernel) {
             if self.peers.get(vouch.node).is_none()
                 && vouch.node != cx.config.node
@@ -192,10 +191,14 @@ impl Segment {
 
     /// Until when what this node held last stays its own, because others vouch for its kernel.
     pub(crate) fn vouched_until(&self, cx: &Context, node: NodeId) -> Option<Instant> {
-        if self.peers.get(node).is_some() || cx.lacks(Rule::Grace) {
-            return None;
-        }
-        self.strangers.get(&node).copied().filter(|until| *until > cx.now)
+        let until = self.strangers.get(&node).copied().filter(|_| !cx.lacks(Rule::Grace))?;
+        let until = match self.peers.get(node) {
+            None => until,
+            // It is back, and takes again what was kept for it.
+            Some(peer) if !peer.is_absent() && peer.known_since <= until => self.return_until(cx, peer),
+            Some(_) => return None,
+        };
+        (until > cx.now).then_some(until)
     }
 
     /// Rule A45: in whose name this node answers a client that asks everybody for this address.

@@ -168,16 +168,22 @@ impl Segment {
 
     /// How long the claims of a peer's previous boots count (rule A31).
     pub(crate) fn reserve(&mut self, cx: &mut Context, node: NodeId) {
-        let listen = self.listen_time(cx);
-        let now = cx.now;
-        let Some(peer) = self.peers.get_mut(node) else { return };
-        let until = match peer.active_since {
+        let Some(until) = self.peers.get(node).map(|peer| self.return_until(cx, peer).max(cx.now)) else {
+            return;
+        };
+        if let Some(peer) = self.peers.get_mut(node) {
+            peer.reserved_until = Some(until);
+        }
+        self.peers.look_at(node, until);
+    }
+
+    /// Until when a peer that has returned must have claimed again what was its own (rule A31).
+    pub(crate) fn return_until(&self, cx: &Context, peer: &Peer) -> Instant {
+        match peer.active_since {
             Some(since) => since + RETURN_ACTIVE,
             // Under loss it listens longer (rule A24).
-            None => peer.known_since + listen + LISTEN_EXTRA + RETURN_LISTEN,
-        };
-        peer.reserved_until = Some(until.max(now));
-        self.peers.look_at(node, until.max(now));
+            None => peer.known_since + self.listen_time(cx) + LISTEN_EXTRA + RETURN_LISTEN,
+        }
     }
 
     /// The peer is back in the same boot, or the rule does not apply: nothing of before counts.
@@ -363,17 +369,13 @@ impl Segment {
         if !vip.never_held() || spec.holders_hint.contains(&cx.config.name) || cx.lacks(Rule::Hints) {
             return None;
         }
-        let listen = self.listen_time(cx);
         let unheard_until = vip.spec_since.max(self.active_since.unwrap_or(cx.now)) + HINT_HOLD;
         spec.holders_hint
             .iter()
             .filter_map(|name| match self.peers.iter().find(|peer| peer.name.as_ref() == Some(name)) {
                 None => Some(unheard_until),
                 Some(peer) if peer.is_gone() => None,
-                Some(peer) => Some(match peer.active_since {
-                    Some(since) => since + RETURN_ACTIVE,
-                    None => peer.known_since + listen + RETURN_LISTEN,
-                }),
+                Some(peer) => Some(self.return_until(cx, peer)),
             })
             .max()
     }
