@@ -105,6 +105,10 @@ pub struct Ablation {
     pub no_fast_suspicion: bool,
     /// Grace for a speaker whose kernel answers (rules A23, A45): dead is gone.
     pub no_grace: bool,
+    /// Deputies (rule A45).
+    pub no_deputies: bool,
+    /// Others' word for a kernel that answers them (rule A31).
+    pub no_vouching: bool,
     /// Kernel probes (rule A22): every machine is taken to run.
     pub no_kernel_probe: bool,
 }

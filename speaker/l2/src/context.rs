@@ -93,6 +93,8 @@ impl Context {
             Rule::FastSuspicion => ablation.no_fast_suspicion,
             Rule::Grace => ablation.no_grace,
             Rule::KernelProbe => ablation.no_kernel_probe,
+            Rule::Deputies => ablation.no_deputies,
+            Rule::Vouching => ablation.no_vouching,
         }
     }
 
@@ -127,6 +129,8 @@ pub(crate) enum Rule {
     FastSuspicion,
     Grace,
     KernelProbe,
+    Deputies,
+    Vouching,
 }
 
 /// The only source of randomness.

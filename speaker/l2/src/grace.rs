@@ -191,7 +191,7 @@ impl Segment {
 
     /// Until when what this node held last stays its own, because others vouch for its kernel.
     pub(crate) fn vouched_until(&self, cx: &Context, node: NodeId) -> Option<Instant> {
-        let until = self.strangers.get(&node).copied().filter(|_| !cx.lacks(Rule::Grace))?;
+        let until = self.strangers.get(&node).copied().filter(|_| !cx.lacks(Rule::Vouching))?;
         let until = match self.peers.get(node) {
             None => until,
             // It is back, and takes again what was kept for it.
@@ -203,7 +203,7 @@ impl Segment {
 
     /// Rule A45: in whose name this node answers a client that asks everybody for this address.
     pub(crate) fn deputy_for(&mut self, cx: &Context, id: VipId) -> Option<MacAddr> {
-        if self.state != Lifecycle::Active || !self.is_able() || cx.lacks(Rule::Grace) {
+        if self.state != Lifecycle::Active || !self.is_able() || cx.lacks(Rule::Deputies) {
             return None;
         }
         let vip = self.vips.get(id)?;

@@ -76,6 +76,8 @@ pub const CLASSES: &[Class] = &[
     class("loss", "30 % loss on every path for 20 s", Moves::None, 1_000, None, disturbances::loss)
         .with_loss(),
     class("crash", "a holder dies", ONCE, 250, Some(250), disasters::crash).taken_over_in(130),
+    class("crash-no-echo", "a holder dies, no node answers echo", ONCE, 250, Some(250), disasters::crash_no_echo)
+        .taken_over_in(130),
     // About 400 ms at 30 % loss; 600 more where both survivors had no proof for 60 ms (rule A26), once in thousands.
     class("crash-loss", "a holder dies at 10 to 30 % loss", ONCE, 1_000, None, disasters::crash_loss)
         .with_loss()
@@ -158,6 +160,23 @@ pub const CLASSES: &[Class] = &[
     )
     .settles_in(4_000)
     .with_loss(),
+    class(
+        "term-no-echo",
+        "a speaker ends by SIGTERM or is killed and is back within 4 s, no node answers echo",
+        Moves::None,
+        250,
+        Some(100),
+        disturbances::term_no_echo,
+    ),
+    class(
+        "term-all",
+        "all speakers end by SIGTERM or are killed within half a second, and are back within 2 s",
+        Moves::None,
+        250,
+        Some(100),
+        disturbances::term_all,
+    )
+    .settles_in(4_000),
     class(
         "rollout",
         "one speaker after the other ends by SIGTERM and is back within 10 s",

@@ -14,6 +14,12 @@ pub(crate) fn crash(dice: &mut Dice) -> Schedule {
     schedule
 }
 
+pub(crate) fn crash_no_echo(dice: &mut Dice) -> Schedule {
+    let mut schedule = crash(dice);
+    schedule.setup.echo = false;
+    schedule
+}
+
 pub(crate) fn grace_crash(dice: &mut Dice) -> Schedule {
     let mut schedule = world(dice);
     let at = soon(dice);

@@ -140,6 +140,22 @@ pub(crate) fn term_loss(dice: &mut Dice) -> Schedule {
     ends(schedule, dice, (50, 3_500)).0
 }
 
+pub(crate) fn term_no_echo(dice: &mut Dice) -> Schedule {
+    let schedule = if dice.chance(0.5) { term(dice) } else { restart(dice) };
+    Schedule { setup: Setup { echo: false, ..schedule.setup }, ..schedule }
+}
+
+pub(crate) fn term_all(dice: &mut Dice) -> Schedule {
+    let mut schedule = world(dice);
+    let at = soon(dice);
+    for node in (0..schedule.setup.nodes).map(Who::Node) {
+        let end = at + dice.ms(0, 500);
+        schedule.at(end, if dice.chance(0.5) { Fault::Leave(node) } else { Fault::Kill(node) });
+        schedule.at(end + dice.ms(100, 2_000), Fault::Start(node));
+    }
+    schedule
+}
+
 /// A `DaemonSet`'s rolling update: the next goes when the last is ready again.
 pub(crate) fn rollout(dice: &mut Dice) -> Schedule {
     let mut schedule = world(dice);

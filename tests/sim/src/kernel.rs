@@ -21,6 +21,8 @@ pub(crate) struct Kernel {
     pub v6: Ipv6Addr,
     /// Its link-local address.
     pub link_local: Ipv6Addr,
+    /// Answers echo: some hosts' firewalls don't let it.
+    pub echo: bool,
 }
 
 impl Kernel {
@@ -32,6 +34,7 @@ impl Kernel {
             v4: Ipv4Addr::new(10, 0, 0, n),
             v6: Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, host),
             link_local: Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, host),
+            echo: true,
         }
     }
 
@@ -43,6 +46,7 @@ impl Kernel {
             v4: Ipv4Addr::new(10, 0, 128 | high, low),
             v6: Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 1, n),
             link_local: Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 1, n),
+            echo: true,
         }
     }
 
@@ -74,7 +78,7 @@ impl Kernel {
                 Some(arp.answer(self.mac).to_frame(Ethernet::new(arp.sha, self.mac)))
             }
             Payload::Ndp(ndp) => self.answer_solicitation(ndp, back),
-            Payload::Echo(echo) if echo.operation == echo::Operation::Request => {
+            Payload::Echo(echo) if self.echo && echo.operation == echo::Operation::Request => {
                 let (asker, own) = (echo.path.source(), echo.path.destination());
                 let path = Path::between(own, asker).filter(|_| self.owns(own))?;
                 Some(Echo { path, operation: echo::Operation::Reply, ..*echo }.to_frame(back))

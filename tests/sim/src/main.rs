@@ -78,6 +78,10 @@ enum Rule {
     Grace,
     /// Kernel probes (rule A22): every machine is taken to run.
     KernelProbe,
+    /// Deputies (rule A45).
+    Deputies,
+    /// Others' word for a kernel that answers them (rule A31).
+    Vouching,
 }
 
 fn main() -> Result<ExitCode> {
@@ -167,6 +171,8 @@ impl Flags {
             no_fast_suspicion: without(Rule::FastSuspicion),
             no_grace: without(Rule::Grace),
             no_kernel_probe: without(Rule::KernelProbe),
+            no_deputies: without(Rule::Deputies),
+            no_vouching: without(Rule::Vouching),
         }
     }
 }

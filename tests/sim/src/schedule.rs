@@ -26,6 +26,8 @@ pub struct Setup {
     pub packet_every: Duration,
     /// Nodes start within this.
     pub start_within: Duration,
+    /// The nodes' kernels answer echo.
+    pub echo: bool,
     /// A turn of a loop may be late by this, rarely.
     pub hiccup: Duration,
 }
@@ -41,6 +43,7 @@ impl Default for Setup {
             ageing: Duration::from_mins(5),
             packet_every: Duration::from_millis(20),
             start_within: Duration::from_millis(300),
+            echo: true,
             hiccup: Duration::from_millis(4),
         }
     }

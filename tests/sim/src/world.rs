@@ -106,7 +106,8 @@ impl World {
         };
         let nodes: Vec<_> = (0..setup.nodes)
             .map(|n| {
-                Node::new(n, machine(n), dice.time(Duration::from_secs(10), Duration::from_secs(100_000)))
+                let kernel = Kernel { echo: setup.echo, ..machine(n) };
+                Node::new(n, kernel, dice.time(Duration::from_secs(10), Duration::from_secs(100_000)))
             })
             .collect();
         let mut hosts = vec![Host::new("gateway", gateway())];

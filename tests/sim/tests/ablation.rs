@@ -49,6 +49,16 @@ fn a_power_cut_needs_kernel_probes() {
 }
 
 #[test]
+fn a_client_that_comes_during_a_restart_needs_deputies() {
+    assert_eq!(needs("term-cold", Ablation { no_deputies: true, ..Ablation::default() }), Ok(()));
+}
+
+#[test]
+fn two_restarts_at_a_time_need_the_word_of_those_who_know() {
+    assert_eq!(needs("rollout-wide", Ablation { no_vouching: true, ..Ablation::default() }), Ok(()));
+}
+
+#[test]
 fn a_restart_of_all_needs_hints() {
     assert_eq!(needs("restart-all", Ablation { no_hints: true, ..Ablation::default() }), Ok(()));
 }
