@@ -19,7 +19,7 @@ use crate::peers::{FORGET, Peer, Status};
 use crate::segment::Segment;
 use crate::snapshot::Lifecycle;
 use crate::time::Instant;
-use crate::vips::VipId;
+use crate::vips::{Vip, VipId};
 
 /// For a speaker that fell silent without a word (rule A23).
 const AFTER_CRASH: Duration = Duration::from_secs(5);
@@ -33,8 +33,8 @@ const DEPUTIES: u32 = 2;
 /// Peers in grace that one hello vouches for, and vouched-for strangers remembered.
 const VOUCHES: usize = 4;
 const STRANGERS: usize = 64;
-/// Another's word counts for so long: the hello after next, or until this node has got to know who is back.
-const WORD_COUNTS: Duration = Duration::from_secs(1);
+/// Another's word counts for so long at least: he may end himself, and nobody else know.
+const WORD_COUNTS: Duration = AFTER_CRASH;
 
 /// Why and for how long what a peer claimed stays its own.
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +60,7 @@ impl Segment {
             || self.peers.get(node).is_some_and(|peer| {
                 peer.kernel.answered_since(asked) && !self.kernel_is_silent(cx, peer)
             });
-        if answers && !cx.lacks(Rule::Grace) && self.has_claims(node) {
+        if answers && !cx.lacks(Rule::Grace) && self.keeps_anything(node) {
             self.begin_grace(cx, node, AFTER_CRASH, how);
         } else {
             self.peer_gone(cx, node, how);
@@ -69,7 +69,7 @@ impl Segment {
 
     /// BYE RESTART: it will be back within `hold`.
     pub(crate) fn peer_restarts(&mut self, cx: &mut Context, node: NodeId, hold: Duration) {
-        let possible = self.can_ask_kernel(node) && self.has_claims(node) && !cx.lacks(Rule::Grace);
+        let possible = self.can_ask_kernel(node) && self.keeps_anything(node) && !cx.lacks(Rule::Grace);
         if !possible {
             return self.peer_gone(cx, node, Gone::Left);
         }
@@ -143,8 +143,31 @@ impl Segment {
         self.peers.iter().any(|peer| peer.is_in_grace() && peer.kernel.is_in_doubt(cx.now, patience))
     }
 
-    fn has_claims(&self, node: NodeId) -> bool {
-        self.vips.iter().any(|(_, vip)| vip.claims.iter().any(|claim| claim.node == node))
+    /// Is there an address to be kept for it?
+    fn keeps_anything(&self, node: NodeId) -> bool {
+        let Some(peer) = self.peers.get(node) else { return false };
+        self.vips.iter().any(|(_, vip)| {
+            vip.claims.iter().any(|claim| claim.node == node) || self.held_unheard(vip, peer)
+        })
+    }
+
+    /// Its claim was not heard here, but status or others say that it was the last to hold this (rule A31).
+    fn held_unheard(&self, vip: &Vip, peer: &Peer) -> bool {
+        let named = || {
+            let hint = vip.spec.as_ref().map(|spec| spec.holders_hint.as_slice()).unwrap_or_default();
+            vip.never_held() && peer.name.as_ref().is_some_and(|name| hint.contains(name))
+        };
+        let last = vip.last_holder == Some(peer.node) && !peer.table.is_complete();
+        vip.mine.is_none() && vip.claims.is_empty() && (last || named())
+    }
+
+    /// Until when an address without a claim is kept for those in grace.
+    pub(crate) fn grace_until(&self, vip: &Vip) -> Option<Instant> {
+        let until = |peer: &Peer| match &peer.status {
+            Status::Grace(grace) if self.held_unheard(vip, peer) => Some(grace.until),
+            _ => None,
+        };
+        self.in_grace.iter().filter_map(|node| until(self.peers.get(*node)?)).max()
     }
 
     /// Whose kernels answer here although their speakers do not, for those who have never heard them (rule A31).
@@ -174,11 +197,7 @@ impl Segment {
         }
         let interval = self.peers.get(from).map_or(Duration::ZERO, |peer| peer.interval);
         let until = cx.now + WORD_COUNTS.max(interval * 2);
-        let old: Vec<NodeId> =
-            self.strangers.keys().copied().filter(|node| self.vouched_until(cx, *node).is_none()).collect();
-        for node in old {
-            self.strangers.remove(&node);
-        }
+        self.strangers.retain(|_, until| *until > cx.now);
         for vouch in vouches.iter().filter(|vouch| vouch.kind == VouchKind::Kernel) {
             if self.peers.get(vouch.node).is_none()
                 && vouch.node != cx.config.node
@@ -189,16 +208,15 @@ impl Segment {
         }
     }
 
-    /// Until when what this node held last stays its own, because others vouch for its kernel.
+    /// Until when what this node held last stays its own: others vouch for its kernel, or it has just come back.
     pub(crate) fn vouched_until(&self, cx: &Context, node: NodeId) -> Option<Instant> {
-        let until = self.strangers.get(&node).copied().filter(|_| !cx.lacks(Rule::Vouching))?;
         let until = match self.peers.get(node) {
-            None => until,
-            // It is back, and takes again what was kept for it.
-            Some(peer) if !peer.is_absent() && peer.known_since <= until => self.return_until(cx, peer),
+            None => *self.strangers.get(&node)?,
+            // It is back, and takes again what was its own, whoever has kept it.
+            Some(peer) if !peer.is_absent() => self.return_until(cx, peer),
             Some(_) => return None,
         };
-        (until > cx.now).then_some(until)
+        (until > cx.now && !cx.lacks(Rule::Vouching)).then_some(until)
     }
 
     /// Rule A45: in whose name this node answers a client that asks everybody for this address.

@@ -287,7 +287,8 @@ impl Segment {
         let kept_until = self
             .hint_until(cx, vip)
             .max(last_holder.and_then(|last| last.table.probably_holds_until()))
-            .max(vip.last_holder.and_then(|last| self.vouched_until(cx, last)));
+            .max(vip.last_holder.and_then(|last| self.vouched_until(cx, last)))
+            .max(self.grace_until(vip));
         let rival_name = live.and_then(|live| self.peers.get(live.node)?.name.clone());
         let overruled = live.is_some_and(|live| {
             vip.spec.as_ref().is_some_and(|spec| {
@@ -374,7 +375,7 @@ impl Segment {
             .iter()
             .filter_map(|name| match self.peers.iter().find(|peer| peer.name.as_ref() == Some(name)) {
                 None => Some(unheard_until),
-                Some(peer) if peer.is_gone() => None,
+                Some(peer) if peer.is_absent() => None,
                 Some(peer) => Some(self.return_until(cx, peer)),
             })
             .max()
@@ -451,6 +452,7 @@ impl Segment {
             })
             .collect();
         self.candidates = Candidates::new(all);
+        self.in_grace = self.peers.iter().filter(|peer| peer.is_in_grace()).map(|peer| peer.node).collect();
     }
 
     /// Rule A34.

@@ -173,6 +173,7 @@ impl Segment {
         } else if before.is_some() {
             self.drop_reservations(cx, triple.node);
         }
+        self.hear_vouches(cx, triple.node, &hello.vouches);
         self.take_tables(cx, triple.node, hello);
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use herald_wire::ethernet::Ethernet;
 use herald_wire::hello::{Flags, Header, Message};
-use herald_wire::{Frame, IfIndex, MacAddr, Payload, Salt, WireError};
+use herald_wire::{Frame, IfIndex, MacAddr, NodeId, Payload, Salt, WireError};
 
 use crate::alone::Alone;
 use crate::announce::Announcer;
@@ -54,6 +54,8 @@ pub(crate) struct Segment {
     pub(crate) recent_clients: Vec<Client>,
     pub(crate) candidates: Candidates,
     pub(crate) candidates_stale: bool,
+    /// Those in grace, as of the candidates.
+    pub(crate) in_grace: Vec<NodeId>,
     /// Something is held under an epoch that is not raised yet, because others could not be asked.
     pub(crate) tentative: bool,
     /// Specs for which the exclude label does not count.
@@ -90,6 +92,7 @@ impl Segment {
             recent_clients: Vec::new(),
             candidates: Candidates::default(),
             candidates_stale: true,
+            in_grace: Vec::new(),
             tentative: false,
             ignoring_exclusion: 0,
             last_gate: None,
