@@ -13,6 +13,7 @@ use herald_wire::hello::{Vouch, VouchKind};
 use herald_wire::{MacAddr, NodeId};
 
 use crate::context::{Context, Rule};
+use crate::holdings::HINT_HOLD;
 use crate::output::{Event, Gone};
 use crate::ownership::{Candidate, Eligibility, rank};
 use crate::peers::{FORGET, Peer, Status};
@@ -211,7 +212,9 @@ impl Segment {
     /// Until when what this node held last stays its own: others vouch for its kernel, or it has just come back.
     pub(crate) fn vouched_until(&self, cx: &Context, node: NodeId) -> Option<Instant> {
         let until = match self.peers.get(node) {
-            None => *self.strangers.get(&node)?,
+            // Nobody vouches: as for one that status names.
+            None if node == cx.config.node => return None,
+            None => self.strangers.get(&node).copied().max(self.active_since.map(|since| since + HINT_HOLD))?,
             // It is back, and takes again what was its own, whoever has kept it.
             Some(peer) if !peer.is_absent() => self.return_until(cx, peer),
             Some(_) => return None,

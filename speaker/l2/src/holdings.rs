@@ -25,7 +25,7 @@ use crate::time::Instant;
 use crate::vips::{Mine, PeerClaim, Vip, VipId};
 
 /// A node that `status.holders` names keeps its address for this long after my start (rule A31).
-const HINT_HOLD: Duration = Duration::from_secs(1);
+pub(crate) const HINT_HOLD: Duration = Duration::from_secs(1);
 /// A returned holder that is ACTIVE has this long to claim again (rule A31).
 const RETURN_ACTIVE: Duration = Duration::from_millis(500);
 /// And one that listens this long beyond its listen time.

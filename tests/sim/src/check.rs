@@ -215,8 +215,13 @@ impl Check {
 
     /// A speaker is gone, and holds nothing.
     pub(crate) fn ended(&mut self, node: usize) {
-        for holders in self.holders.values_mut() {
-            holders.remove(&node);
+        for (vip, holders) in &mut self.holders {
+            // Of several, as after a split, it is now the others'.
+            if holders.remove(&node)
+                && let Some(other) = holders.first()
+            {
+                self.last_holder.insert(*vip, *other);
+            }
         }
     }
 

@@ -33,11 +33,23 @@ pub(crate) struct Lan {
     /// Everything sent, for tests that look at it.
     pub(crate) frames: Vec<(Instant, usize, Vec<u8>)>,
     pub(crate) gateway: bool,
+    pub(crate) machines: Vec<Machine>,
     /// Hellos do not pass, everything else does (OVS port security, some access points).
     pub(crate) hellos_filtered: bool,
     /// Of 1,000 deliveries so many are lost, each on its own.
     pub(crate) loss: u64,
     dice: u64,
+}
+
+/// What a node's kernel does, whether or not its speaker runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Machine {
+    /// Nothing: this LAN has no kernels, unless a test wants them.
+    Off,
+    /// Answers echo and ARP for its own address.
+    Answers,
+    /// A firewall drops echo.
+    AnswersArpOnly,
 }
 
 pub(crate) struct Node {
@@ -116,6 +128,7 @@ impl Lan {
             .collect::<Vec<_>>();
         let mut lan = Self {
             now: at(0),
+            machines: vec![Machine::Off; nodes.len()],
             nodes,
             wire: BTreeMap::new(),
             sent: 0,
@@ -168,6 +181,32 @@ impl Lan {
         }
         self.sent += 1;
         self.wire.insert((self.now + LATENCY, self.sent), (node, bytes));
+    }
+
+    /// What the kernel of the machine that a frame is addressed to answers.
+    fn kernel_hears(&mut self, node: usize, bytes: &[u8]) {
+        let Ok(frame) = herald_wire::parse(bytes) else { return };
+        let own = interface(node).addresses[0].addr();
+        let back = herald_wire::Ethernet::new(frame.ethernet.source, mac(node));
+        let answer = match (self.machines[node], frame.payload) {
+            (Machine::Off, _) => return,
+            (Machine::Answers, herald_wire::Payload::Echo(echo))
+                if echo.operation == herald_wire::echo::Operation::Request
+                    && echo.path.destination() == own =>
+            {
+                let path = herald_wire::echo::Path::between(own, echo.path.source()).unwrap();
+                let operation = herald_wire::echo::Operation::Reply;
+                herald_wire::Echo { path, operation, ..echo }.to_frame(back)
+            }
+            (_, herald_wire::Payload::Arp(arp))
+                if arp.operation == herald_wire::arp::Operation::Request && own == IpAddr::V4(arp.tpa) =>
+            {
+                arp.answer(mac(node)).to_frame(back)
+            }
+            _ => return,
+        };
+        self.sent += 1;
+        self.wire.insert((self.now + LATENCY, self.sent), (usize::MAX, answer));
     }
 
     fn gateway_hears(&mut self, bytes: &[u8]) {
@@ -243,6 +282,9 @@ impl Lan {
             let mine = destination.is_multicast() || destination == mac(node);
             let filtered = self.hellos_filtered && bytes[12..14] == [0x88, 0xb5];
             let lost = self.roll() < self.loss || filtered;
+            if node != from && destination == mac(node) && !self.nodes[node].cut && !lost {
+                self.kernel_hears(node, bytes);
+            }
             if node != from && mine && self.nodes[node].on && !self.nodes[node].cut && !lost {
                 self.turn(node, Some(bytes));
             }
