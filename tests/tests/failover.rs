@@ -189,7 +189,7 @@ fn a_frozen_speaker_is_replaced_and_stays_silent_when_it_wakes() -> Result<()> {
 }
 
 #[test]
-fn a_killed_speakers_address_is_served_by_others_until_it_is_back_and_after() -> Result<()> {
+fn a_killed_speakers_address_is_anothers_after_its_grace_and_stays_there() -> Result<()> {
     let (_alone, lab) = lab_alone()?;
     let scene = Scene::new(lab, "killed", "")?;
     let node = lab.node(&scene.holder)?;
@@ -281,17 +281,50 @@ fn a_third_of_all_frames_lost_moves_nothing() -> Result<()> {
 }
 
 #[test]
-fn a_speaker_that_is_told_to_end_hands_over_and_takes_nothing_back() -> Result<()> {
+fn a_speaker_on_a_cordoned_node_hands_over_when_told_to_end_and_takes_nothing_back() -> Result<()> {
     let (_alone, lab) = lab_alone()?;
     let scene = Scene::new(lab, "leave", "")?;
     let node = lab.node(&scene.holder)?;
     let meter = scene.meter()?;
+    lab.kubectl(&["cordon", &scene.holder])?;
+    let outcome = (|| {
+        // Its hellos say so as soon as it knows.
+        let cordoned = Instant::now();
+        scene.sniffer.wait_for(cordoned + Duration::from_secs(1), PATIENCE, |frame| {
+            matches!(frame.what, herald_lab::What::Hello(_)) && frame.from == scene.holder
+        })?;
+        let told = Instant::now();
+        let status = node.speaker(herald_lab::Process::terminate)?;
+        ensure!(status.success(), "the speaker ended with {status}");
+        let successor = scene.await_takeover(&meter, told)?;
+        let back = Instant::now();
+        node.start_speaker()?;
+        await_member(&scene.sniffer, &scene.holder, back)?;
+        scene.ensure_only(&successor)
+    })();
+    lab.kubectl(&["uncordon", &scene.holder])?;
+    outcome
+}
+
+#[test]
+fn a_speaker_that_restarts_keeps_its_address_and_clients_that_come_meanwhile_find_it() -> Result<()> {
+    let (_alone, lab) = lab_alone()?;
+    let scene = Scene::new(lab, "restart", "")?;
+    let node = lab.node(&scene.holder)?;
     let told = Instant::now();
     let status = node.speaker(herald_lab::Process::terminate)?;
     ensure!(status.success(), "the speaker ended with {status}");
-    let successor = scene.await_takeover(&meter, told)?;
+    lab.client().forget_neighbours()?;
+    scene.case.visit(scene.vip)?;
+    ensure!(lab.holder_seen_by_client(scene.vip)? == scene.holder, "a deputy sent the client elsewhere");
+    lab.await_holder_is(scene.vip, &scene.holder)?;
     let back = Instant::now();
     node.start_speaker()?;
     await_member(&scene.sniffer, &scene.holder, back)?;
-    scene.ensure_only(&successor)
+    scene.ensure_only(&scene.holder)?;
+    let moved = |frame: &herald_lab::Seen| {
+        frame.at > told && frame.announces(scene.vip) && frame.from != scene.holder
+    };
+    ensure!(!scene.sniffer.seen().iter().any(moved), "the address moved");
+    Ok(())
 }

@@ -336,7 +336,9 @@ impl Segment {
             rank: Rank { before: rank, cordoned: cx.node.cordoned },
             leaving,
             gate,
-            needs_proof: matches!(vip.freed_by, Some((_, Gone::Dead { .. } | Gone::Overdue))),
+            // While somebody is suspected it may be this node that is cut off, and what was held before is held still.
+            needs_proof: matches!(vip.freed_by, Some((_, Gone::Dead { .. } | Gone::Overdue)))
+                || (self.anybody_suspected && !vip.never_held()),
             probe: needs_probe,
         })
     }
@@ -452,6 +454,7 @@ impl Segment {
             })
             .collect();
         self.candidates = Candidates::new(all);
+        self.anybody_suspected = self.peers.iter().any(Peer::is_suspected);
         self.in_grace = self.peers.iter().filter(|peer| peer.is_in_grace()).map(|peer| peer.node).collect();
     }
 

@@ -54,7 +54,8 @@ pub(crate) struct Segment {
     pub(crate) recent_clients: Vec<Client>,
     pub(crate) candidates: Candidates,
     pub(crate) candidates_stale: bool,
-    /// Those in grace, as of the candidates.
+    /// As of the candidates: whether anybody is suspected, and those in grace.
+    pub(crate) anybody_suspected: bool,
     pub(crate) in_grace: Vec<NodeId>,
     /// Something is held under an epoch that is not raised yet, because others could not be asked.
     pub(crate) tentative: bool,
@@ -92,6 +93,7 @@ impl Segment {
             recent_clients: Vec::new(),
             candidates: Candidates::default(),
             candidates_stale: true,
+            anybody_suspected: false,
             in_grace: Vec::new(),
             tentative: false,
             ignoring_exclusion: 0,
