@@ -335,7 +335,12 @@ fn log(event: &Event, interface: &str) {
             tracing::debug!(peer = called(peer), interface, ?silence, "suspected peer heard again");
         }
         Event::Grace { peer, hold, .. } => {
-            tracing::info!(peer = called(peer), interface, ?hold, "peer's speaker is gone, its machine is not: its addresses stay where they are for now");
+            tracing::info!(
+                peer = called(peer),
+                interface,
+                ?hold,
+                "peer's speaker is gone, its machine is not: its addresses stay where they are for now"
+            );
         }
         Event::PeerDown { peer, how, .. } => {
             tracing::warn!(peer = called(peer), interface, ?how, "peer gone");

@@ -58,9 +58,10 @@ impl Segment {
     /// The speaker of a suspected peer is dead (rule A21): is its machine, too? `asked`: since when its kernel was.
     pub(crate) fn peer_dead(&mut self, cx: &mut Context, node: NodeId, how: Gone, asked: Instant) {
         let answers = cx.lacks(Rule::KernelProbe)
-            || self.peers.get(node).is_some_and(|peer| {
-                peer.kernel.answered_since(asked) && !self.kernel_is_silent(cx, peer)
-            });
+            || self
+                .peers
+                .get(node)
+                .is_some_and(|peer| peer.kernel.answered_since(asked) && !kernel_is_silent(cx, peer));
         if answers && !cx.lacks(Rule::Grace) && self.keeps_anything(node) {
             self.begin_grace(cx, node, AFTER_CRASH, how);
         } else {
@@ -109,7 +110,7 @@ impl Segment {
         let share = Duration::from_secs(1) * asking / AT_ONE_PEER;
         self.ask_kernel(cx, node, if doubt { f } else { share.max(f * PACE) });
         let Some(peer) = self.peers.get(node) else { return now + FORGET };
-        let silent = !cx.lacks(Rule::KernelProbe) && self.kernel_is_silent(cx, peer);
+        let silent = !cx.lacks(Rule::KernelProbe) && kernel_is_silent(cx, peer);
         if now < grace.until && !silent {
             return (now + if doubt { f } else { f * 2 }).min(grace.until);
         }
@@ -133,11 +134,6 @@ impl Segment {
         }
     }
 
-    /// Rule A22.
-    fn kernel_is_silent(&self, cx: &Context, peer: &Peer) -> bool {
-        peer.kernel.is_silent(cx.now, cx.f() * 2, peer.loss.estimate())
-    }
-
     /// Somebody's kernel is asked and owes an answer: proof of our own connection is needed.
     pub(crate) fn doubts_a_kernel(&self, cx: &Context) -> bool {
         let patience = cx.f() * 2;
@@ -147,28 +143,18 @@ impl Segment {
     /// Is there an address to be kept for it?
     fn keeps_anything(&self, node: NodeId) -> bool {
         let Some(peer) = self.peers.get(node) else { return false };
-        self.vips.iter().any(|(_, vip)| {
-            vip.claims.iter().any(|claim| claim.node == node) || self.held_unheard(vip, peer)
-        })
-    }
-
-    /// Its claim was not heard here, but status or others say that it was the last to hold this (rule A31).
-    fn held_unheard(&self, vip: &Vip, peer: &Peer) -> bool {
-        let named = || {
-            let hint = vip.spec.as_ref().map(|spec| spec.holders_hint.as_slice()).unwrap_or_default();
-            vip.never_held() && peer.name.as_ref().is_some_and(|name| hint.contains(name))
-        };
-        let last = vip.last_holder == Some(peer.node) && !peer.table.is_complete();
-        vip.mine.is_none() && vip.claims.is_empty() && (last || named())
+        self.vips
+            .iter()
+            .any(|(_, vip)| vip.claims.iter().any(|claim| claim.node == node) || held_unheard(vip, peer))
     }
 
     /// Until when an address without a claim is kept for those in grace.
     pub(crate) fn grace_until(&self, vip: &Vip) -> Option<Instant> {
         let until = |peer: &Peer| match &peer.status {
-            Status::Grace(grace) if self.held_unheard(vip, peer) => Some(grace.until),
+            Status::Grace(grace) if held_unheard(vip, peer) => Some(grace.until),
             _ => None,
         };
-        self.in_grace.iter().filter_map(|node| until(self.peers.get(*node)?)).max()
+        self.candidates.in_grace.iter().filter_map(|node| until(self.peers.get(*node)?)).max()
     }
 
     /// Whose kernels answer here although their speakers do not, for those who have never heard them (rule A31).
@@ -214,7 +200,9 @@ impl Segment {
         let until = match self.peers.get(node) {
             // Nobody vouches: as for one that status names.
             None if node == cx.config.node => return None,
-            None => self.strangers.get(&node).copied().max(self.active_since.map(|since| since + HINT_HOLD))?,
+            None => {
+                self.strangers.get(&node).copied().max(self.active_since.map(|since| since + HINT_HOLD))?
+            }
             // It is back, and takes again what was its own, whoever has kept it.
             Some(peer) if !peer.is_absent() => self.return_until(cx, peer),
             Some(_) => return None,
@@ -253,4 +241,19 @@ impl Segment {
         let rank = rank(spec, &me, vip.last_holder, false, self.candidates.of(spec));
         (rank < DEPUTIES).then_some(mac)
     }
+}
+
+/// Rule A22.
+fn kernel_is_silent(cx: &Context, peer: &Peer) -> bool {
+    peer.kernel.is_silent(cx.now, cx.f() * 2, peer.loss.estimate())
+}
+
+/// Its claim was not heard here, but status or others say that it was the last to hold this (rule A31).
+fn held_unheard(vip: &Vip, peer: &Peer) -> bool {
+    let named = || {
+        let hint = vip.spec.as_ref().map(|spec| spec.holders_hint.as_slice()).unwrap_or_default();
+        vip.never_held() && peer.name.as_ref().is_some_and(|name| hint.contains(name))
+    };
+    let last = vip.last_holder == Some(peer.node) && !peer.table.is_complete();
+    vip.mine.is_none() && vip.claims.is_empty() && (last || named())
 }

@@ -338,7 +338,7 @@ impl Segment {
             gate,
             // While somebody is suspected it may be this node that is cut off, and what was held before is held still.
             needs_proof: matches!(vip.freed_by, Some((_, Gone::Dead { .. } | Gone::Overdue)))
-                || (self.anybody_suspected && !vip.never_held()),
+                || (self.candidates.anybody_suspected && !vip.never_held()),
             probe: needs_probe,
         })
     }
@@ -454,8 +454,9 @@ impl Segment {
             })
             .collect();
         self.candidates = Candidates::new(all);
-        self.anybody_suspected = self.peers.iter().any(Peer::is_suspected);
-        self.in_grace = self.peers.iter().filter(|peer| peer.is_in_grace()).map(|peer| peer.node).collect();
+        self.candidates.anybody_suspected = self.peers.iter().any(Peer::is_suspected);
+        self.candidates.in_grace =
+            self.peers.iter().filter(|peer| peer.is_in_grace()).map(|peer| peer.node).collect();
     }
 
     /// Rule A34.

@@ -203,9 +203,8 @@ impl Segment {
         let v6 = || Path::between(self.own_link_local()?.into(), peer.ipv6?.into());
         match peer.kernel.echo {
             Some(Family::V4) => v4().or_else(v6),
-            Some(Family::V6) => v6().or_else(v4),
-            None if self.probes.sequence.is_multiple_of(2) => v4().or_else(v6),
-            None => v6().or_else(v4),
+            None if peer.kernel.tries.is_multiple_of(2) => v4().or_else(v6),
+            Some(Family::V6) | None => v6().or_else(v4),
         }
     }
 
@@ -245,10 +244,8 @@ impl Segment {
 
     /// A host answered an ARP request or a solicitation of ours; it may be a peer whose kernel was asked.
     pub(crate) fn kernel_answers_as_host(&mut self, cx: &Context, ip: IpAddr, mac: MacAddr) {
-        let asked = self
-            .peers
-            .iter_mut()
-            .find(|peer| peer.mac == mac && has(peer, ip) && peer.kernel.echo.is_none());
+        let asked =
+            self.peers.iter_mut().find(|peer| peer.mac == mac && has(peer, ip) && peer.kernel.echo.is_none());
         if let Some(peer) = asked.filter(|peer| peer.is_suspected() || peer.is_in_grace())
             && let Some(last) = peer.kernel.open.back().copied()
         {

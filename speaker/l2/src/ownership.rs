@@ -78,11 +78,14 @@ pub(crate) struct Candidate {
 pub(crate) struct Candidates {
     all: Vec<Candidate>,
     listed: Option<(Arc<[NodeName]>, Vec<Candidate>)>,
+    /// Reckoned together with them: whether any peer is suspected, and those in grace.
+    pub(crate) anybody_suspected: bool,
+    pub(crate) in_grace: Vec<NodeId>,
 }
 
 impl Candidates {
     pub(crate) fn new(all: Vec<Candidate>) -> Self {
-        Self { all, listed: None }
+        Self { all, ..Self::default() }
     }
 
     /// Those that the spec lets.

@@ -78,7 +78,10 @@ pub(crate) enum Status {
     Suspected(Suspicion),
     /// Its speaker is not heard, its kernel is (rule A23).
     Grace(Grace),
-    Gone { how: Gone, since: Instant },
+    Gone {
+        how: Gone,
+        since: Instant,
+    },
 }
 
 /// In which life a peer claims: a start of its process on an interface. With either the other one begins, and what it
@@ -366,6 +369,12 @@ impl Peers {
         let mut peer = Peer::new(triple, counter, mac, hello, now);
         if let Some(before) = self.map.get(&triple.node).filter(|before| before.mac == mac) {
             peer.kernel.carry_over(&before.kernel);
+        }
+        if let Some(before) = self.map.get(&triple.node).filter(|before| before.boot == triple.boot)
+            && peer.active_since.is_some()
+        {
+            // Behind another interface it is no newcomer.
+            peer.active_since = before.active_since.or(peer.active_since);
         }
         match self.map.insert(triple.node, peer) {
             None => Accepted::New,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use herald_wire::ethernet::Ethernet;
 use herald_wire::hello::{Flags, Header, Message};
-use herald_wire::{Frame, IfIndex, MacAddr, NodeId, Payload, Salt, WireError};
+use herald_wire::{Frame, IfIndex, MacAddr, Payload, Salt, WireError};
 
 use crate::alone::Alone;
 use crate::announce::Announcer;
@@ -54,9 +54,6 @@ pub(crate) struct Segment {
     pub(crate) recent_clients: Vec<Client>,
     pub(crate) candidates: Candidates,
     pub(crate) candidates_stale: bool,
-    /// As of the candidates: whether anybody is suspected, and those in grace.
-    pub(crate) anybody_suspected: bool,
-    pub(crate) in_grace: Vec<NodeId>,
     /// Something is held under an epoch that is not raised yet, because others could not be asked.
     pub(crate) tentative: bool,
     /// Specs for which the exclude label does not count.
@@ -93,8 +90,6 @@ impl Segment {
             recent_clients: Vec::new(),
             candidates: Candidates::default(),
             candidates_stale: true,
-            anybody_suspected: false,
-            in_grace: Vec::new(),
             tentative: false,
             ignoring_exclusion: 0,
             last_gate: None,

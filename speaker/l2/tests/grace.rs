@@ -30,17 +30,20 @@ fn claimed_after(lan: &Lan, began: herald_l2::Instant) -> Vec<Duration> {
 
 fn between(times: &[Duration], low: u64, high: u64) {
     let (low, high) = (Duration::from_millis(low), Duration::from_millis(high));
-    assert!(matches!(times, [one] if *one >= low && *one <= high), "{times:?}, not one in {low:?} to {high:?}");
+    assert!(
+        matches!(times, [one] if *one >= low && *one <= high),
+        "{times:?}, not one in {low:?} to {high:?}"
+    );
 }
 
 /// Who-has from a client, as seen by all.
 fn ask(lan: &mut Lan, ethernet: Ethernet) -> Vec<(usize, Arp, Ethernet)> {
-    let vip: Ipv4Addr = VIP.parse().unwrap();
+    let vip = Ipv4Addr::new(10, 0, 1, 1);
     let begin = lan.frames.len();
     let question = Arp::who_has(vip, [10, 0, 0, 99].into(), CLIENT).to_frame(ethernet);
     lan.transmit(usize::MAX, question);
     lan.run_for(2);
-    let answers = lan.frames[begin..].iter().filter_map(|(_, from, bytes)| {
+    let answers = lan.frames.iter().skip(begin).filter_map(|(_, from, bytes)| {
         let frame = herald_wire::parse(bytes).ok()?;
         match frame.payload {
             Payload::Arp(arp) if arp.spa == vip && arp.tha == CLIENT => Some((*from, arp, frame.ethernet)),
@@ -148,7 +151,7 @@ fn deputies_answer_who_asks_everybody_with_the_holders_address_and_frames_of_the
         assert_eq!((arp.sha, arp.tha), (mac(holder), CLIENT));
         assert_eq!((ethernet.source, ethernet.destination), (mac(from), CLIENT));
     }
-    let vip: Ipv4Addr = VIP.parse().unwrap();
+    let vip = Ipv4Addr::new(10, 0, 1, 1);
     let announces = |bytes: &[u8]| {
         herald_wire::parse(bytes).is_ok_and(
             |frame| matches!(frame.payload, Payload::Arp(arp) if arp.spa == vip && arp.is_gratuitous()),

@@ -76,8 +76,15 @@ pub const CLASSES: &[Class] = &[
     class("loss", "30 % loss on every path for 20 s", Moves::None, 1_000, None, disturbances::loss)
         .with_loss(),
     class("crash", "a holder dies", ONCE, 250, Some(250), disasters::crash).taken_over_in(130),
-    class("crash-no-echo", "a holder dies, no node answers echo", ONCE, 250, Some(250), disasters::crash_no_echo)
-        .taken_over_in(130),
+    class(
+        "crash-no-echo",
+        "a holder dies, no node answers echo",
+        ONCE,
+        250,
+        Some(250),
+        disasters::crash_no_echo,
+    )
+    .taken_over_in(130),
     // About 400 ms at 30 % loss; 600 more where both survivors had no proof for 60 ms (rule A26), once in thousands.
     class("crash-loss", "a holder dies at 10 to 30 % loss", ONCE, 1_000, None, disasters::crash_loss)
         .with_loss()
@@ -265,7 +272,14 @@ pub const CLASSES: &[Class] = &[
         disasters::one_way,
     ),
     class("pair", "two nodes don't hear each other for a while", Moves::Any, 250, None, disasters::pair),
-    class("stop", "a speaker is stopped (SIGSTOP) for 0.05 to 4 s", Moves::None, 250, Some(100), disturbances::stop),
+    class(
+        "stop",
+        "a speaker is stopped (SIGSTOP) for 0.05 to 4 s",
+        Moves::None,
+        250,
+        Some(100),
+        disturbances::stop,
+    ),
     class(
         "pause",
         "a machine is paused, its clock with it, for 0.05 to 4 s",

@@ -15,6 +15,8 @@ use crate::world::World;
 
 /// For how long a move is still the fault's doing after the fault itself is over.
 const AFTERMATH: Duration = Duration::from_secs(2);
+/// A list that lost more than half is believed 10 s later, and what it deletes is given up 2 s after that (rule A42).
+const LIST_BELIEVED: Duration = Duration::from_secs(12);
 /// As long as the fault lasts.
 const LASTING: Moment = Moment::MAX;
 
@@ -228,7 +230,7 @@ impl World {
             Fault::ApiBack(_) => {
                 // What it held by older copies may be another's by now.
                 for vip in self.vips().to_vec() {
-                    self.check.strike_vip(vip, now + AFTERMATH * 2);
+                    self.check.strike_vip(vip, now + LIST_BELIEVED + AFTERMATH);
                 }
                 self.connect_api(node);
             }
