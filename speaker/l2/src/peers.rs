@@ -66,6 +66,8 @@ pub(crate) struct Peer {
     /// Since when it is ACTIVE, in this boot.
     pub(crate) active_since: Option<Instant>,
     pub(crate) known_since: Instant,
+    /// False: it only appeared behind another interface, where it is new.
+    pub(crate) may_have_restarted: bool,
     /// When `Peers::timers` brings it up next; other entries there are of an earlier plan.
     next_look: Option<Instant>,
     window: ReplayWindow,
@@ -202,6 +204,7 @@ impl Peer {
             reserved_until: None,
             active_since: None,
             known_since: now,
+            may_have_restarted: true,
             next_look: None,
             window: ReplayWindow::starting_at(counter),
         };
@@ -370,12 +373,8 @@ impl Peers {
         if let Some(before) = self.map.get(&triple.node).filter(|before| before.mac == mac) {
             peer.kernel.carry_over(&before.kernel);
         }
-        if let Some(before) = self.map.get(&triple.node).filter(|before| before.boot == triple.boot)
-            && peer.active_since.is_some()
-        {
-            // Behind another interface it is no newcomer.
-            peer.active_since = before.active_since.or(peer.active_since);
-        }
+        peer.may_have_restarted =
+            self.map.get(&triple.node).is_none_or(|before| before.boot != triple.boot || before.is_absent());
         match self.map.insert(triple.node, peer) {
             None => Accepted::New,
             Some(before) => Accepted::Again(Box::new(before)),
