@@ -204,7 +204,9 @@ impl Segment {
                 self.strangers.get(&node).copied().max(self.active_since.map(|since| since + HINT_HOLD))?
             }
             // It is back, and takes again what was its own, whoever has kept it.
-            Some(peer) if !peer.is_absent() && peer.may_have_restarted => self.return_until(cx, peer),
+            Some(peer) if !peer.is_absent() && peer.may_have_restarted && !cx.lacks(Rule::Reservation) => {
+                self.return_until(cx, peer)
+            }
             Some(_) => return None,
         };
         (until > cx.now && !cx.lacks(Rule::Vouching)).then_some(until)
