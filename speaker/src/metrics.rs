@@ -51,7 +51,7 @@ const ADDRESSES: Declared =
 type Of<T> = fn(&T) -> u64;
 
 /// What the core counts since its start.
-const COUNTERS: [(Declared, Of<Counters>); 14] = [
+const COUNTERS: [(Declared, Of<Counters>); 16] = [
     (count("herald_speaker_frames_received", "Frames that passed the socket filters"), |core| core.frames),
     (count("herald_speaker_hellos_accepted", "Frames of the speakers' protocol accepted"), |core| {
         core.hellos_accepted
@@ -65,6 +65,13 @@ const COUNTERS: [(Declared, Of<Counters>); 14] = [
     (count("herald_speaker_replies", "ARP replies and neighbour advertisements sent as answers"), |core| {
         core.replies
     }),
+    (
+        count(
+            "herald_speaker_deputy_replies",
+            "Answers in the name of a holder whose speaker is away and whose machine is not",
+        ),
+        |core| core.deputy_replies,
+    ),
     (
         count(
             "herald_speaker_gratuitous",
@@ -84,6 +91,9 @@ const COUNTERS: [(Declared, Of<Counters>); 14] = [
     }),
     (count("herald_speaker_suspicions", "Peers suspected"), |core| core.suspicions),
     (count("herald_speaker_deaths", "Peers declared dead"), |core| core.deaths),
+    (count("herald_speaker_graces", "Peers whose speaker went and whose machine went on"), |core| {
+        core.graces
+    }),
     (count("herald_speaker_stalls", "Times the L2 loop stood still for too long"), |core| core.stalls),
     (count("herald_speaker_table_full", "Entries turned away because a table was full"), |core| {
         core.table_full
@@ -114,7 +124,7 @@ const UNHEARD: Declared = Declared::gauge(
 const PEER_UP: Declared = Declared::gauge(
     "herald_speaker_peer_up",
     &["peer", "interface"],
-    "1: the peer is heard; 0: suspected or gone",
+    "1: the peer is heard; 0: suspected, gone, or only its machine is there",
 );
 const LOSS: Declared = Declared::gauge(
     "herald_speaker_hello_loss_ratio",

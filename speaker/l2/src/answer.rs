@@ -76,7 +76,7 @@ impl Segment {
                 && is_host(arp.sha)
                 && let Some(holder) = self.deputy_for(cx, id)
             {
-                cx.counters.replies += 1;
+                cx.counters.deputy_replies += 1;
                 cx.transmit(self.ifindex(), arp.answer(holder).to_frame(Ethernet::new(arp.sha, own)));
             }
         }
@@ -155,7 +155,7 @@ impl Segment {
                 && let Some(holder) = self.deputy_for(cx, id)
                 && let Some(answer) = answer_to(ndp, asker, holder, own)
             {
-                cx.counters.replies += 1;
+                cx.counters.deputy_replies += 1;
                 cx.transmit(self.ifindex(), answer);
             }
         }

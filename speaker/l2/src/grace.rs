@@ -88,6 +88,7 @@ impl Segment {
         // Claims of its earlier starts stay as long as those of this one.
         peer.reserved_until = None;
         let peer = peer.id();
+        cx.counters.graces += 1;
         cx.event(Event::Grace { ifindex, peer, hold });
         self.candidates_stale = true;
         for id in self.vips.ids() {

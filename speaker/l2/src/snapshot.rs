@@ -140,6 +140,8 @@ pub struct Counters {
     pub nd_solicitations: u64,
     /// ARP replies and neighbour advertisements sent as answers.
     pub replies: u64,
+    /// The same, in the name of a holder whose speaker is away (rule A45).
+    pub deputy_replies: u64,
     /// Gratuitous ARP, unsolicited advertisements and targeted retries sent.
     pub announcements: u64,
     /// Frames of known protocols that make no sense.
@@ -158,6 +160,8 @@ pub struct Counters {
     pub suspicions: u64,
     /// Peers declared dead.
     pub deaths: u64,
+    /// Peers whose speaker went and whose machine goes on (rule A23).
+    pub graces: u64,
     /// Challenges sent (rule A7).
     pub challenges: u64,
     /// Times the loop stood still for too long (rule A24).
