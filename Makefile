@@ -154,12 +154,13 @@ image-reproducible: $(ZIG) ## Build the images of this commit twice and compare 
 	$(call say,Two builds of the images are the same)
 	hack/image-reproducible.sh $(or $(ARCH),amd64)
 
-$(TOOLS)/ziglang-$(ZIG_VERSION)/ziglang/zig: hack/zig.txt
+# Not made of hack/zig.txt, which is newer in every new checkout: its version is in the directory's name.
+$(TOOLS)/ziglang-$(ZIG_VERSION)/ziglang/zig:
 	$(call say,Getting zig $(ZIG_VERSION) once per machine (98 MB))
-	rm -rf $(TOOLS)/ziglang-$(ZIG_VERSION)
+	rm -rf $(TOOLS)/ziglang-$(ZIG_VERSION) $(TOOLS)/ziglang-partial
 	PIP_ROOT_USER_ACTION=ignore python3 -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
-		--target $(TOOLS)/ziglang-$(ZIG_VERSION) --requirement hack/zig.txt
-	@touch $@
+		--target $(TOOLS)/ziglang-partial --requirement hack/zig.txt
+	@mv $(TOOLS)/ziglang-partial $(TOOLS)/ziglang-$(ZIG_VERSION)
 
 .PHONY: deps bench-deps cluster-deps
 deps:

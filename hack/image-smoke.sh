@@ -40,7 +40,16 @@ for arch in "$@"; do
         layer=$(sed -n 's/.*"Layers":\["\([^"]*\)"\].*/\1/p' "$image/manifest.json")
         tar -xzf "$image/$layer" -C "$image/root"
         found=$(cd "$image/root" && find . -type f | sort | tr '\n' ' ')
-        [ "$found" = "./etc/group ./etc/passwd ./$program " ] || fail "$program, $arch, holds $found"
+        licences="./licenses/LICENSE ./licenses/THIRD-PARTY-LICENSES ./licenses/rust-standard-library.html"
+        [ "$found" = "./etc/group ./etc/passwd ./$program $licences " ] || fail "$program, $arch, holds $found"
+        crates=0
+        for crate in $(sed -n 's|.*"purl": "pkg:cargo/\(.*\)@\(.*\)",*|\1=\2|p' "dist/images/$program-linux-$arch.cdx.json"); do
+            case $crate in herald-*) continue ;; esac
+            grep -q "^${crate%=*} ${crate#*=} (" "$image/root/licenses/THIRD-PARTY-LICENSES" ||
+                fail "$program, $arch, is linked with ${crate%=*} and has no text of its licence"
+            crates=$((crates + 1))
+        done
+        [ $crates -gt 100 ] || fail "$program, $arch, lists only $crates crates"
         entry=$image/root/$program
         expect 0 "$program $version (" "${run[@]}" "$entry" --version
         expect 0 "--admin-addr" "${run[@]}" "$entry" --help

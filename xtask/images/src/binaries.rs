@@ -156,6 +156,13 @@ fn cargo_home() -> anyhow::Result<PathBuf> {
     }
 }
 
+/// What a command prints.
+pub(crate) fn output(command: &mut Command) -> anyhow::Result<String> {
+    let output = command.output().with_context(|| format!("running {command:?}"))?;
+    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    String::from_utf8(output.stdout).with_context(|| format!("reading what {command:?} says"))
+}
+
 /// A path as a compiler's flag: these are split at blanks.
 fn shown(path: &Path) -> anyhow::Result<&str> {
     match path.to_str() {

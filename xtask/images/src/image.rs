@@ -8,6 +8,7 @@ use herald_oci::{Architecture, Capability, File, Image, Packed, archive};
 
 use crate::{
     binaries::{self, PROGRAMS, Source},
+    licences::{self, Sources},
     root,
     sbom::Ingredients,
 };
@@ -32,7 +33,7 @@ fn architecture(text: &str) -> Result<Architecture, String> {
     found.ok_or_else(|| "images are made for amd64 and arm64".to_owned())
 }
 
-/// Builds the programs and writes `dist/images/PROGRAM-linux-ARCH.tar` with its `.cdx.json`, and `PROGRAM.tar` for a
+/// Builds the programs and writes `dist/images/PROGRAM-linux-ARCH.tar` with its `.cdx.json` and `.licenses.txt`, and `PROGRAM.tar` for a
 /// registry where both architectures were asked for.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let source = Source::of_workspace()?;
@@ -42,6 +43,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         [] => &Architecture::ALL,
         given => given,
     };
+    let sources = Sources::of_workspace()?;
     let mut packed: BTreeMap<&str, Vec<Packed>> = BTreeMap::new();
     for &architecture in architectures {
         let ingredients = Ingredients::of(architecture)?;
@@ -52,7 +54,9 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
             let stem = format!("{program}-linux-{}", architecture.name());
             let document = ingredients.document(program, &binary, &source)?;
             write(&directory.join(format!("{stem}.cdx.json")), document.as_bytes())?;
-            let image = image(program, binary, architecture, &source).pack()?;
+            let texts = sources.texts(program, ingredients.crates(program)?)?;
+            write(&directory.join(format!("{stem}.licenses.txt")), texts.as_bytes())?;
+            let image = image(program, binary, licences(texts)?, architecture, &source).pack()?;
             let file = directory.join(format!("{stem}.tar"));
             write(&file, &archive(&name(program), std::slice::from_ref(&image))?)?;
             println!("{}  {}  {}", image.digest(), mebibytes(image.size()), file.display());
@@ -71,21 +75,35 @@ fn name(program: &str) -> String {
     format!("heraldlb/{program}:{}", env!("CARGO_PKG_VERSION"))
 }
 
-/// Nothing but the program and the name of its user. No certificates: the cluster's own come with the pod.
-fn image(program: &str, binary: Vec<u8>, architecture: Architecture, source: &Source) -> Image {
+/// What has to go with the program wherever it goes.
+fn licences(texts: String) -> anyhow::Result<[File; 3]> {
+    Ok([
+        text("/licenses/LICENSE", include_bytes!("../../../LICENSE").to_vec()),
+        text("/licenses/THIRD-PARTY-LICENSES", texts.into_bytes()),
+        text("/licenses/rust-standard-library.html", licences::of_rust()?),
+    ])
+}
+
+fn text(path: &str, content: Vec<u8>) -> File {
+    File { path: path.to_owned(), mode: 0o644, content, capability: None }
+}
+
+/// Nothing but the program, the name of its user and the licences. No certificates: the cluster's own come with the pod.
+fn image(
+    program: &str,
+    binary: Vec<u8>,
+    licences: [File; 3],
+    architecture: Architecture,
+    source: &Source,
+) -> Image {
     // The controller must not carry it: a file with a capability that the container may not have does not start.
     let capability = (program == "herald-speaker").then_some(Capability::NetRaw);
-    let text = |path: &str, content: String| File {
-        path: path.to_owned(),
-        mode: 0o644,
-        content: content.into_bytes(),
-        capability: None,
-    };
-    let files = vec![
-        text("/etc/group", format!("herald:x:{USER}:\n")),
-        text("/etc/passwd", format!("herald:x:{USER}:{USER}:Herald:/:/sbin/nologin\n")),
-        File { path: format!("/{program}"), mode: 0o755, content: binary, capability },
+    let mut files = vec![
+        text("/etc/group", format!("herald:x:{USER}:\n").into_bytes()),
+        text("/etc/passwd", format!("herald:x:{USER}:{USER}:Herald:/:/sbin/nologin\n").into_bytes()),
     ];
+    files.push(File { path: format!("/{program}"), mode: 0o755, content: binary, capability });
+    files.extend(licences);
     let description = match program {
         "herald-speaker" => "Answers for load balancer addresses on a node's LAN",
         _ => "Gives Services of type LoadBalancer their addresses",

@@ -9,7 +9,9 @@
 )]
 
 mod binaries;
+mod graph;
 mod image;
+mod licences;
 mod sbom;
 
 use std::{

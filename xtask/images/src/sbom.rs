@@ -6,25 +6,24 @@
 //! that no two are the same.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 use herald_oci::{Architecture, digest};
 use serde_json::{Value, json};
 
 use crate::{
-    binaries::{self, PROGRAMS, Source},
+    binaries::{self, Source, output},
+    graph::{Crate, Graph, Key},
     root,
 };
 
 /// The C library that Rust's musl targets bring; `musl_is` checks that it is still this one.
 const MUSL: &str = "1.2.5";
-/// Between the parts of a line of `cargo tree`; in no licence and no address.
-const SEPARATOR: char = '|';
 
 /// What the programs of one architecture are made of.
 pub(crate) struct Ingredients {
@@ -33,51 +32,26 @@ pub(crate) struct Ingredients {
     rust: String,
 }
 
-/// Every crate, and what each depends on.
-#[derive(Default)]
-struct Graph {
-    crates: BTreeMap<Key, Crate>,
-    edges: BTreeMap<Key, BTreeSet<Key>>,
-}
-
-/// Name and version.
-type Key = (String, String);
-
-#[derive(Debug, PartialEq)]
-struct Crate {
-    licence: String,
-    repository: String,
-}
-
 impl Ingredients {
-    /// Asks cargo what it compiles for this architecture, with the features it compiles it with.
+    /// Asks the toolchain.
     pub(crate) fn of(architecture: Architecture) -> anyhow::Result<Self> {
-        let mut tree = binaries::cargo();
-        tree.args(["tree", "--locked", "--target", binaries::target(architecture)]);
-        tree.args(["--edges", "normal,no-proc-macro", "--prefix", "depth", "--format", "|{p}|{l}|{r}"]);
-        // Both at once, as they are built: features are those that either asks for.
-        for program in PROGRAMS {
-            tree.args(["--package", program]);
-        }
-        let graph = parse(&output(&mut tree)?)?;
         let rust = output(Command::new("rustc").arg("-vV").current_dir(root()))?;
         let rust = rust
             .lines()
             .find_map(|line| line.strip_prefix("release: "))
             .context("rustc -vV names no release")?;
         musl_is(MUSL, architecture)?;
-        Ok(Self { graph, rust: rust.to_owned() })
+        Ok(Self { graph: Graph::of(architecture)?, rust: rust.to_owned() })
+    }
+
+    /// A program and what is compiled into it.
+    pub(crate) fn crates(&self, program: &str) -> anyhow::Result<BTreeMap<&Key, &Crate>> {
+        self.graph.reached(program)
     }
 
     /// The document for one program, whose file has these bytes.
     pub(crate) fn document(&self, program: &str, binary: &[u8], source: &Source) -> anyhow::Result<String> {
-        let start = self.graph.edges.keys().find(|(name, _)| name == program);
-        let start = start.with_context(|| format!("cargo tree names no {program}"))?;
-        let mut reached = BTreeSet::from([start]);
-        let mut open = vec![start];
-        while let Some(key) = open.pop() {
-            open.extend(self.graph.edges.get(key).into_iter().flatten().filter(|next| reached.insert(next)));
-        }
+        let reached = self.graph.reached(program)?;
         let checksums =
             checksums(&fs::read_to_string(root().join("Cargo.lock")).context("reading Cargo.lock")?);
         let mut components = vec![
@@ -85,20 +59,16 @@ impl Ingredients {
             linked("musl", MUSL, "MIT", "https://musl.libc.org"),
         ];
         let mut dependencies = Vec::new();
-        for key in &reached {
-            let named = self
-                .graph
-                .crates
-                .get(*key)
-                .with_context(|| format!("cargo tree says nothing about {}", key.0))?;
-            if *key != start {
-                components.push(component(key, named, checksums.get(*key)));
+        let mut subject = Value::Null;
+        for (key, named) in reached {
+            if key.0 == program {
+                subject = component(key, named, None);
+            } else {
+                components.push(component(key, named, checksums.get(key)));
             }
-            let next: Vec<String> = self.graph.edges.get(*key).into_iter().flatten().map(reference).collect();
+            let next: Vec<String> = self.graph.needs(key).map(reference).collect();
             dependencies.push(json!({ "ref": reference(key), "dependsOn": next }));
         }
-        let mut subject =
-            component(start, &Crate { licence: "Apache-2.0".to_owned(), repository: String::new() }, None);
         if let Some(subject) = subject.as_object_mut() {
             let hash = digest(binary).replace("sha256:", "");
             subject.insert("type".to_owned(), json!("application"));
@@ -116,35 +86,6 @@ impl Ingredients {
         });
         Ok(serde_json::to_string_pretty(&document)? + "\n")
     }
-}
-
-/// Reads `cargo tree --prefix depth --format '|{p}|{l}|{r}'`. A crate's dependencies stand below its first mention only.
-fn parse(tree: &str) -> anyhow::Result<Graph> {
-    let mut graph = Graph::default();
-    let mut above: Vec<Key> = Vec::new();
-    for line in tree.lines().filter(|line| !line.is_empty()) {
-        let mut parts = line.trim_end_matches(" (*)").split(SEPARATOR);
-        let mut part = || parts.next().with_context(|| format!("cargo tree wrote {line:?}"));
-        let (depth, package, licence, repository) = (part()?, part()?, part()?, part()?);
-        let depth: usize = depth.parse().with_context(|| format!("cargo tree wrote {line:?}"))?;
-        // `name v1.2.3`, for our own `name v1.2.3 (/where/it/is)`.
-        let mut words = package.split(' ');
-        let name = words.next().unwrap_or_default();
-        let version = words.next().and_then(|version| version.strip_prefix('v'));
-        let version = version.with_context(|| format!("cargo tree wrote {line:?}"))?;
-        ensure!(!licence.is_empty(), "{name} {version} names no licence");
-        let key = (name.to_owned(), version.to_owned());
-        above.truncate(depth);
-        if let Some(parent) = above.last() {
-            graph.edges.entry(parent.clone()).or_default().insert(key.clone());
-        }
-        graph.edges.entry(key.clone()).or_default();
-        // Crates of before SPDX expressions wrote a slash for "or".
-        let licence = licence.replace(" / ", " OR ").replace('/', " OR ");
-        graph.crates.insert(key.clone(), Crate { licence, repository: repository.trim_end().to_owned() });
-        above.push(key);
-    }
-    Ok(graph)
 }
 
 /// The checksums in Cargo.lock: of the archive that each crate came in.
@@ -215,33 +156,17 @@ fn musl_is(version: &str, architecture: Architecture) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn output(command: &mut Command) -> anyhow::Result<String> {
-    let output = command.output().with_context(|| format!("running {command:?}"))?;
-    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
-    String::from_utf8(output.stdout).with_context(|| format!("reading what {command:?} says"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const TREE: &str = "\
-0|herald-controller v0.1.0 (/somewhere/controller)|Apache-2.0|
-1|a v1.0.0|MIT/Apache-2.0|https://example.org/a
-2|b v2.0.0|ISC|
-1|b v2.0.0|ISC| (*)
-
-0|herald-speaker v0.1.0 (/somewhere/speaker)|Apache-2.0|
-1|a v1.0.0|MIT/Apache-2.0|https://example.org/a (*)
-1|c v3.0.0|Zlib|
-";
+    use crate::graph::TREE;
 
     fn key(name: &str, version: &str) -> Key {
         (name.to_owned(), version.to_owned())
     }
 
     fn ingredients() -> Ingredients {
-        Ingredients { graph: parse(TREE).unwrap(), rust: "1.95.0".to_owned() }
+        Ingredients { graph: Graph::parse(TREE).unwrap(), rust: "1.95.0".to_owned() }
     }
 
     #[test]
@@ -260,23 +185,6 @@ mod tests {
         );
         assert_eq!(document["metadata"]["timestamp"], "1970-01-01T00:00:00Z");
         assert!(ingredients().document("herald-nobody", b"", &source).is_err());
-    }
-
-    #[test]
-    fn dependencies_are_known_from_the_first_mention() {
-        let edges = parse(TREE).unwrap().edges;
-        assert_eq!(edges[&key("a", "1.0.0")], BTreeSet::from([key("b", "2.0.0")]));
-        assert_eq!(
-            edges[&key("herald-speaker", "0.1.0")],
-            BTreeSet::from([key("a", "1.0.0"), key("c", "3.0.0")])
-        );
-    }
-
-    #[test]
-    fn a_crate_without_licence_and_a_line_of_another_form_are_refused() {
-        assert!(parse("0|a v1.0.0||").err().unwrap().to_string().contains("a 1.0.0 names no licence"));
-        assert!(parse("0 a v1.0.0").is_err());
-        assert!(parse("0|a|MIT|").is_err());
     }
 
     #[test]
