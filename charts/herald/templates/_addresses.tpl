@@ -1,78 +1,108 @@
 {{/*
-IPv4 arithmetic, enough to compare pools with the nodes' own addresses. What a pool means is the controller's to say;
-this is only for a warning, or a refusal of what can't be meant, before anything is installed.
+Addresses of both families, enough to compare pools with the nodes' own. What a pool means is the controller's to say; this
+is only for a warning, or a refusal of what can't be meant, before anything is installed.
+
+An address is text here, 8 or 32 hexadecimal digits: templates count in 64 bits, and such texts sort as the addresses do.
 */}}
 
-{{/* An IPv4 address as a number; nothing where it is none. */}}
+{{/* An address as digits; nothing where it is none. */}}
+{{- define "herald.address" -}}
+{{- if contains ":" . }}{{ include "herald.ipv6" (lower .) }}{{ else }}{{ include "herald.ipv4" . }}{{ end }}
+{{- end }}
+
 {{- define "herald.ipv4" -}}
 {{- $octet := "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])" }}
 {{- if regexMatch (printf "^(%s\\.){3}%s$" $octet $octet) . }}
-{{- $sum := 0 }}
-{{- range splitList "." . }}
-{{- $sum = add (mul $sum 256) (int64 .) }}
-{{- end }}
-{{- $sum }}
+{{- range splitList "." . }}{{ printf "%02x" (int64 .) }}{{ end }}
 {{- end }}
 {{- end }}
 
-{{/* A pool's entry as "LOWEST HIGHEST"; nothing where it is no IPv4 entry. */}}
-{{- define "herald.ipv4Range" -}}
+{{- define "herald.ipv6" -}}
+{{- $text := . }}
+{{- if contains "." $text }}
+{{- /* Its last four octets written as IPv4. */}}
+{{- $last := include "herald.ipv4" (regexFind "[0-9.]*$" $text) | default "gggggggg" }}
+{{- $text = printf "%s%s:%s" (regexReplaceAll "[0-9.]*$" $text "") (substr 0 4 $last) (substr 4 8 $last) }}
+{{- end }}
+{{- $halves := splitList "::" $text }}
+{{- $groups := list }}
+{{- range $i, $half := $halves }}
+{{- if $i }}
+{{- $missing := sub (sub 8 (len $groups)) (len (without (splitList ":" $half) "")) | int }}
+{{- range until (max 0 $missing | int) }}{{ $groups = append $groups "0" }}{{ end }}
+{{- end }}
+{{- if $half }}{{ $groups = concat $groups (splitList ":" $half) }}{{ end }}
+{{- end }}
+{{- $digits := "" }}
+{{- range $groups }}
+{{- if regexMatch "^[0-9a-f]{1,4}$" . }}{{ $digits = printf "%s%s" $digits (printf "000%s" . | trunc -4) }}{{ end }}
+{{- end }}
+{{- if and (le (len $halves) 2) (eq (len $groups) 8) (eq (len $digits) 32) }}{{ $digits }}{{ end }}
+{{- end }}
+
+{{/* A pool's entry as "LOWEST HIGHEST"; nothing where it is none. */}}
+{{- define "herald.range" -}}
 {{- $entry := . | toString | nospace }}
 {{- if contains "/" $entry }}
   {{- $parts := splitList "/" $entry }}
-  {{- $low := include "herald.ipv4" (first $parts) }}
-  {{- if and $low (regexMatch "^([0-9]|[12][0-9]|3[0-2])$" (last $parts)) }}
-    {{- $size := 1 }}
-    {{- range until (sub 32 (int64 (last $parts)) | int) }}{{ $size = mul $size 2 }}{{ end }}
-    {{- $start := mul (div (int64 $low) $size) $size }}
-    {{- printf "%d %d" $start (sub (add $start $size) 1) }}
+  {{- $address := include "herald.address" (first $parts) }}
+  {{- $length := last $parts }}
+  {{- if and $address (eq (len $parts) 2) (regexMatch "^(0|[1-9][0-9]{0,2})$" $length) (le (int $length) (mul 4 (len $address) | int)) }}
+    {{- $whole := substr 0 (div (int $length) 4 | int) $address }}
+    {{- $low := $whole }}
+    {{- $high := $whole }}
+    {{- with mod (int $length) 4 | int }}
+    {{- /* A digit that is within the prefix in part only. */}}
+    {{- $step := get (dict "1" 8 "2" 4 "3" 2) (toString .) }}
+    {{- $digit := printf "0x%s" (substr (len $whole) (add (len $whole) 1 | int) $address) | int64 }}
+    {{- $first := mul (div $digit $step) $step }}
+    {{- $low = printf "%s%x" $whole $first }}
+    {{- $high = printf "%s%x" $whole (sub (add $first $step) 1) }}
+    {{- end }}
+    {{- $rest := sub (len $address) (len $low) | int }}
+    {{- printf "%s%s %s%s" $low (repeat $rest "0") $high (repeat $rest "f") }}
   {{- end }}
 {{- else if contains "-" $entry }}
   {{- $parts := splitList "-" $entry }}
-  {{- $low := include "herald.ipv4" (first $parts) }}
-  {{- $high := include "herald.ipv4" (last $parts) }}
-  {{- if and $low $high }}{{ printf "%s %s" $low $high }}{{ end }}
+  {{- $low := include "herald.address" (first $parts) }}
+  {{- $high := include "herald.address" (last $parts) }}
+  {{- if and $low (eq (len $parts) 2) (eq (len $low) (len $high)) }}{{ printf "%s %s" $low $high }}{{ end }}
 {{- else }}
-  {{- with include "herald.ipv4" $entry }}{{ printf "%s %s" . . }}{{ end }}
+  {{- with include "herald.address" $entry }}{{ printf "%s %s" . . }}{{ end }}
 {{- end }}
 {{- end }}
 
-{{/* Whether an entry can be an address, a CIDR or a range of either family: "true" or nothing. */}}
+{{/* Whether an entry can be an address, a CIDR or a range: "true" or nothing. */}}
 {{- define "herald.isEntry" -}}
-{{- $entry := . | toString | nospace }}
-{{- if contains ":" $entry }}
-  {{- if regexMatch "^[0-9a-fA-F:.]+(/([0-9]|[1-9][0-9]|1[01][0-9]|12[0-8])|-[0-9a-fA-F:.]*:[0-9a-fA-F:.]*)?$" $entry }}true{{ end }}
-{{- else if include "herald.ipv4Range" $entry }}
-  {{- $bounds := include "herald.ipv4Range" $entry | splitList " " }}
-  {{- if le (int64 (first $bounds)) (int64 (last $bounds)) }}true{{ end }}
+{{- with include "herald.range" . }}
+{{- $bounds := splitList " " . }}
+{{- if le (first $bounds) (last $bounds) }}true{{ end }}
 {{- end }}
 {{- end }}
 
-{{/* Whether an IPv4 address, as a number, lies in one of some entries: "true" or nothing. Takes a list of both. */}}
-{{- define "herald.ipv4In" -}}
-{{- $address := int64 (index . 0) }}
+{{/* Whether an address, as digits, lies in one of some entries: "true" or nothing. Takes a list of both. */}}
+{{- define "herald.addressIn" -}}
+{{- $address := index . 0 }}
 {{- $found := false }}
 {{- range index . 1 }}
-{{- with include "herald.ipv4Range" . }}
+{{- with include "herald.range" . }}
 {{- $bounds := splitList " " . }}
-{{- if and (le (int64 (first $bounds)) $address) (ge (int64 (last $bounds)) $address) }}{{ $found = true }}{{ end }}
+{{- $comparable := eq (len (first $bounds)) (len $address) }}
+{{- if and $comparable (le (first $bounds) $address) (ge (last $bounds) $address) }}{{ $found = true }}{{ end }}
 {{- end }}
 {{- end }}
 {{- if $found }}true{{ end }}
 {{- end }}
 
-{{/*
-Nodes whose own IPv4 addresses a pool of the values could give out: one line each. Asks the cluster; nothing without one.
-IPv6 is not looked at: templates count in 64 bits.
-*/}}
+{{/* Nodes whose own addresses a pool of the values could give out: one line each. Asks the cluster; nothing without one. */}}
 {{- define "herald.nodesInPools" -}}
 {{- $nodes := (lookup "v1" "Node" "" "").items }}
 {{- range $pool := .Values.pools }}
 {{- range $entry := $pool.addresses }}
 {{- range $node := $nodes }}
 {{- range $address := dig "status" "addresses" list $node }}
-{{- with include "herald.ipv4" ($address.address | toString) }}
-{{- if and (include "herald.ipv4In" (list . (list $entry))) (not (include "herald.ipv4In" (list . ($pool.excluded | default list)))) }}
+{{- with include "herald.address" ($address.address | toString) }}
+{{- if and (include "herald.addressIn" (list . (list $entry))) (not (include "herald.addressIn" (list . ($pool.excluded | default list)))) }}
   {{ $address.address }} of node {{ $node.metadata.name }} lies in {{ $entry }} of pool {{ include "herald.objectName" $pool }}
 {{- end }}
 {{- end }}

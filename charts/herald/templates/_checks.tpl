@@ -18,6 +18,11 @@
 {{- if eq (int .Values.controller.adminPort) (int .Values.speaker.adminPort) }}
 {{- fail (printf "controller.adminPort and speaker.adminPort are both %d: choose two." (int .Values.speaker.adminPort)) }}
 {{- end }}
+{{- range $component := list "controller" "speaker" }}
+{{- if and $.Values.image.tag (index $.Values $component).image.digest }}
+{{- fail (printf "image.tag is %q, and %s.image.digest is set, for which the tag would mean nothing. To run the tag, clear the digests: --set controller.image.digest=,speaker.image.digest=" $.Values.image.tag $component) }}
+{{- end }}
+{{- end }}
 {{- include "herald.checkOnlyOne" . }}
 {{- include "herald.checkPodSecurity" . }}
 {{- end }}

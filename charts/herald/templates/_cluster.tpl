@@ -117,7 +117,7 @@ start, and its DaemonSet stays empty, until the namespace allows it:
 {{- end }}
 {{- end }}
 
-{{/* IPv4 addresses that clients and nodes would fight for. */}}
+{{/* Addresses that clients and nodes would fight for. */}}
 {{- define "herald.warnOverlap" -}}
 {{- with include "herald.nodesInPools" . | trim }}
 Pools hold addresses that nodes have themselves. Take them out (a pool's `excluded`, or another range): whoever gets
