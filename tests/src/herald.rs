@@ -57,7 +57,7 @@ impl Lab {
     /// Starts it with the rights it was given at the first start: also while there is no API server to ask.
     pub fn start_controller_again(&self) -> Result<()> {
         let kubeconfig = self.control_plane().kubeconfig(CONTROLLER);
-        let binary = programs::herald(CONTROLLER)?;
+        let binary = self.plan().program(CONTROLLER)?;
         // As a container that is restarted in its pod: it still leads then, and needs not wait for its own Lease to end.
         let name = "POD_NAME=herald-controller-lab".to_owned();
         let args =
@@ -73,13 +73,14 @@ impl Lab {
     pub fn start_speakers(&self) -> Result<()> {
         let secret = self.hello_key()?;
         let kubeconfig = self.account_kubeconfig("herald-speaker")?;
+        let program = self.plan().program("herald-speaker")?;
         for node in self.nodes() {
             let dir = node.key_dir();
             std::fs::create_dir_all(&dir)?;
             for (name, value) in secret.data.iter().flatten() {
                 std::fs::write(dir.join(name), &value.0)?;
             }
-            node.install_speaker(kubeconfig.clone(), &self.plan().speaker_flags)?;
+            node.install_speaker(program.clone(), kubeconfig.clone(), &self.plan().speaker_flags)?;
         }
         Ok(())
     }
@@ -101,16 +102,21 @@ impl Lab {
 }
 
 impl Site {
-    /// A kubeconfig with a token of ServiceAccount `name`.
+    /// A kubeconfig with a token of ServiceAccount `name` of Herald's namespace.
     pub fn account_kubeconfig(&self, name: &str) -> Result<PathBuf> {
+        self.account_kubeconfig_in(NAMESPACE, name)
+    }
+
+    /// The same for a ServiceAccount of any namespace. Two of one name share a file: one lab has no need for both.
+    pub(crate) fn account_kubeconfig_in(&self, namespace: &str, name: &str) -> Result<PathBuf> {
         let token = self.block_on(async {
-            let accounts: Api<ServiceAccount> = Api::namespaced(self.kube(), NAMESPACE);
+            let accounts: Api<ServiceAccount> = Api::namespaced(self.kube(), namespace);
             let spec =
                 TokenRequestSpec { expiration_seconds: Some(24 * 3600), ..TokenRequestSpec::default() };
             let request = TokenRequest { spec, ..TokenRequest::default() };
             accounts.create_token_request(name, &PostParams::default(), &request).await
         });
-        let status = token.with_context(|| format!("a token for ServiceAccount {NAMESPACE}/{name}"))?.status;
+        let status = token.with_context(|| format!("a token for ServiceAccount {namespace}/{name}"))?.status;
         let token = status.context("a token request without an answer")?.token;
         self.control_plane().add_kubeconfig(name, &token)
     }

@@ -2,6 +2,7 @@
 
 use std::{
     ops::Deref,
+    path::PathBuf,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -21,6 +22,7 @@ use crate::{
     lan::Host,
     node::{Node, ProxyMode},
     process::Process,
+    programs,
     progress::Progress,
     site::Site,
 };
@@ -34,6 +36,8 @@ pub struct Plan {
     pub proxy: ProxyMode,
     /// Whether Herald is installed and started.
     pub herald: bool,
+    /// The directory of Herald's binaries, where it is not the usual one.
+    pub binaries: Option<PathBuf>,
     /// Extra flags of the controller.
     pub controller_flags: Vec<String>,
     /// Extra flags of every speaker.
@@ -49,6 +53,7 @@ impl Plan {
             nodes,
             proxy: ProxyMode::default(),
             herald: true,
+            binaries: None,
             controller_flags: Vec::new(),
             speaker_flags: Vec::new(),
             progress: Progress::new(),
@@ -67,6 +72,18 @@ impl Plan {
     pub fn with_proxy(mut self, mode: ProxyMode) -> Self {
         self.proxy = mode;
         self
+    }
+
+    /// The same with the binaries in `dir`: another build, to be compared.
+    #[must_use]
+    pub fn with_binaries(mut self, dir: PathBuf) -> Self {
+        self.binaries = Some(dir);
+        self
+    }
+
+    /// Herald's own program `name`.
+    pub(crate) fn program(&self, name: &str) -> Result<PathBuf> {
+        self.binaries.as_ref().map_or_else(|| programs::herald(name), |dir| Ok(dir.join(name)))
     }
 
     /// Builds it.

@@ -18,7 +18,7 @@ use crate::{
     control_plane::POD_RANGES,
     lan::{Host, Lan},
     process::Process,
-    programs::{self, Kubernetes, Program},
+    programs::{Kubernetes, Program},
 };
 
 /// How kube-proxy rewrites packets.
@@ -57,6 +57,7 @@ pub struct Node {
 /// What is needed to start a node's speaker, again and again.
 #[derive(Clone, Debug)]
 struct SpeakerStart {
+    program: PathBuf,
     kubeconfig: PathBuf,
     flags: Vec<String>,
 }
@@ -142,8 +143,13 @@ impl Node {
     }
 
     /// Starts the speaker for the first time.
-    pub(crate) fn install_speaker(&self, kubeconfig: PathBuf, flags: &[String]) -> Result<()> {
-        *locked(&self.speaker_start) = Some(SpeakerStart { kubeconfig, flags: flags.to_vec() });
+    pub(crate) fn install_speaker(
+        &self,
+        program: PathBuf,
+        kubeconfig: PathBuf,
+        flags: &[String],
+    ) -> Result<()> {
+        *locked(&self.speaker_start) = Some(SpeakerStart { program, kubeconfig, flags: flags.to_vec() });
         self.start_speaker()
     }
 
@@ -160,11 +166,10 @@ impl Node {
             start.kubeconfig.display().to_string(),
         ];
         args.extend(start.flags);
-        let binary = programs::herald("herald-speaker")?;
         let speaker = Process::start(
             &self.host.netns,
             "herald-speaker",
-            &binary,
+            &start.program,
             args,
             &self.dir.join("herald-speaker.log"),
         )?;

@@ -1,4 +1,4 @@
-//! Finding the programs a lab runs: Kubernetes' own, and Herald's.
+//! Finding the programs a lab runs: Kubernetes' own, Herald's, and its rivals'.
 //!
 //! Kubernetes' programs are all one binary built from `tests/controlplane` with Go, kept outside the source tree under a
 //! name that changes with its sources, so it is built once per version and machine. A directory with somebody's own
@@ -21,6 +21,15 @@ use crate::progress::Progress;
 /// Directories looked into for a user's own Kubernetes programs, by environment variable.
 const OWN_PROGRAMS: [&str; 2] = ["HERALD_KUBERNETES_BIN", "KUBEBUILDER_ASSETS"];
 
+/// What each cached build is made from, in its folder; the file's name in the cache changes with every one of them.
+const CONTROL_PLANE: (&str, &[&str]) = ("tests/controlplane", &["go.mod", "go.sum", "main.go"]);
+const RIVALS: (&str, &[&str]) = ("tests/rivals", &["go.mod", "go.sum"]);
+
+/// MetalLB's Go module.
+const METALLB: &str = "go.universe.tf/metallb";
+/// Its manifests within it, for its own layer-2 mode.
+const METALLB_MANIFEST: &str = "config/manifests/metallb-native.yaml";
+
 /// The helm that the full cluster uses, also in the Makefile.
 const HELM_VERSION: &str = "4.3.1";
 
@@ -39,7 +48,7 @@ impl Kubernetes {
     pub fn find_or_build(progress: &Progress) -> Result<Self> {
         let own: Vec<PathBuf> = OWN_PROGRAMS.iter().filter_map(env::var_os).map(PathBuf::from).collect();
         let complete = |dir: &PathBuf| Program::ALL.iter().all(|program| dir.join(program.name()).is_file());
-        let multicall = cache_dir()?.join(format!("kubernetes-{:016x}", sources_hash()?));
+        let multicall = cache_dir()?.join(format!("kubernetes-{:016x}", sources_hash(CONTROL_PLANE)?));
         if !own.iter().any(complete) && !multicall.is_file() {
             build(&multicall, progress)?;
         }
@@ -173,10 +182,64 @@ pub fn helm(progress: &Progress) -> Result<PathBuf> {
     Ok(file)
 }
 
+/// MetalLB: its programs as its own module builds them, and what `kubectl apply` installs.
+#[derive(Debug, Clone)]
+pub struct MetallbPrograms {
+    /// Its version, as in `v0.16.1`.
+    pub version: String,
+    /// The controller's program.
+    pub controller: PathBuf,
+    /// The speaker's.
+    pub speaker: PathBuf,
+    /// CRDs, rights and workloads.
+    pub manifest: PathBuf,
+}
+
+/// MetalLB of the pinned version, built once per machine.
+pub fn metallb(progress: &Progress) -> Result<MetallbPrograms> {
+    let version = pinned(RIVALS.0, METALLB)?;
+    let dir = cache_dir()?.join(format!("metallb-{:016x}", sources_hash(RIVALS)?));
+    if !dir.is_dir() {
+        build_metallb(&dir, &version, progress)?;
+    }
+    Ok(MetallbPrograms {
+        version,
+        controller: dir.join("controller"),
+        speaker: dir.join("speaker"),
+        manifest: dir.join("manifest.yaml"),
+    })
+}
+
+fn build_metallb(dir: &Path, version: &str, progress: &Progress) -> Result<()> {
+    let partial = dir.with_extension(format!("partial-{}", std::process::id()));
+    std::fs::create_dir_all(&partial).with_context(|| format!("creating {}", partial.display()))?;
+    let sources = workspace().join(RIVALS.0);
+    let mut compiler = Command::new("go");
+    compiler
+        .current_dir(&sources)
+        .env("CGO_ENABLED", "0")
+        .args(["build", "-mod=readonly", "-trimpath", "-ldflags", "-s -w", "-o"])
+        .arg(&partial)
+        .args(["controller", "speaker"].map(|program| format!("{METALLB}/{program}")));
+    compile(&mut compiler, &format!("MetalLB {version}"), "three minutes", progress)?;
+    // From the module that was just built, so that programs and manifests are of one version.
+    let found = Command::new("go")
+        .current_dir(&sources)
+        .args(["list", "-mod=readonly", "-m", "-f", "{{.Dir}}", METALLB])
+        .output()
+        .context("starting go")?;
+    let module = PathBuf::from(String::from_utf8_lossy(&found.stdout).trim());
+    let manifest = module.join(METALLB_MANIFEST);
+    std::fs::copy(&manifest, partial.join("manifest.yaml"))
+        .with_context(|| format!("copying {}", manifest.display()))?;
+    std::fs::rename(&partial, dir)?;
+    Ok(())
+}
+
 fn build(binary: &Path, progress: &Progress) -> Result<()> {
     let dir = binary.parent().context("the cache has no directory")?;
     std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
-    let version = kubernetes_version()?;
+    let version = pinned(CONTROL_PLANE.0, "k8s.io/kubernetes")?;
     let (major, minor) =
         version.trim_start_matches('v').split_once('.').context("a version without a minor")?;
     let minor = minor.split('.').next().unwrap_or(minor);
@@ -184,7 +247,7 @@ fn build(binary: &Path, progress: &Progress) -> Result<()> {
     let stamp = "-X k8s.io/component-base/version";
     let mut compiler = Command::new("go");
     compiler
-        .current_dir(workspace().join("tests/controlplane"))
+        .current_dir(workspace().join(CONTROL_PLANE.0))
         .env("CGO_ENABLED", "0")
         .args(["build", "-mod=readonly", "-trimpath", "-ldflags"])
         .arg(format!("-s -w {stamp}.gitVersion={version} {stamp}.gitMajor={major} {stamp}.gitMinor={minor}"))
@@ -237,21 +300,23 @@ fn cache_dir() -> Result<PathBuf> {
     Ok(base.join("herald-lab"))
 }
 
-/// Changes with everything the binary is built from. Only a name for a cache file, hence the standard hasher.
-fn sources_hash() -> Result<u64> {
+/// Changes with everything that is built from them. Only a name for a cache file, hence the standard hasher.
+fn sources_hash((folder, files): (&str, &[&str])) -> Result<u64> {
     let mut hasher = DefaultHasher::new();
-    for file in ["go.mod", "go.sum", "main.go"] {
-        let file = workspace().join("tests/controlplane").join(file);
+    for file in files {
+        let file = workspace().join(folder).join(file);
         std::fs::read(&file).with_context(|| format!("reading {}", file.display()))?.hash(&mut hasher);
     }
     Ok(hasher.finish())
 }
 
-fn kubernetes_version() -> Result<String> {
-    let file = workspace().join("tests/controlplane/go.mod");
+/// The version of `module` that the go.mod in `folder` pins.
+fn pinned(folder: &str, module: &str) -> Result<String> {
+    let file = workspace().join(folder).join("go.mod");
     let text = std::fs::read_to_string(&file)?;
-    let line = text
-        .lines()
-        .find_map(|line| line.trim().trim_start_matches("require ").strip_prefix("k8s.io/kubernetes "));
-    Ok(line.with_context(|| format!("{} does not name k8s.io/kubernetes", file.display()))?.trim().to_owned())
+    let rest = |line: &str| {
+        let line = line.trim().trim_start_matches("require ").strip_prefix(module)?.strip_prefix(' ')?;
+        line.split_whitespace().next().map(str::to_owned)
+    };
+    text.lines().find_map(rest).with_context(|| format!("{} does not name {module}", file.display()))
 }

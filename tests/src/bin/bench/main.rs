@@ -21,21 +21,20 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Benchmark {
-    /// A holder's node loses power: how long its client goes unanswered, beside keepalived
+    /// A holder's node loses power: how long its client goes unanswered, beside keepalived and MetalLB
     NodeLoss {
         /// How often
         #[arg(long, default_value_t = 30)]
         runs: usize,
+        /// How often with MetalLB, which takes many seconds each time; 0 leaves it out
+        #[arg(long, default_value_t = METALLB_RUNS)]
+        metallb_runs: usize,
         /// Leave Herald out, keepalived only
         #[arg(long)]
         rival_only: bool,
     },
-    /// From the creation of a Service to its address, its first answer, its first page
-    Create {
-        /// How often
-        #[arg(long, default_value_t = 100)]
-        runs: u8,
-    },
+    /// From the creation of a Service to its address, its first answer, its first page, beside MetalLB
+    Create(create::Options),
     /// ARP answers, CPU and memory with many addresses on one node, idle and under a storm
     Answers {
         /// How many addresses, rising
@@ -55,20 +54,30 @@ enum Benchmark {
     All,
 }
 
+/// As many as show the shape.
+const METALLB_RUNS: usize = 5;
+
 fn main() -> Result<()> {
     let benchmark = Arguments::parse().benchmark;
     println!("{}", report::machine());
+    println!("Load averages before: {}\n", report::load());
     println!("{}", report::HEADER);
-    match benchmark {
-        Benchmark::NodeLoss { runs, rival_only } => node_loss::run(runs, rival_only),
-        Benchmark::Create { runs } => create::run(runs),
+    let done = match benchmark {
+        Benchmark::NodeLoss { runs, metallb_runs, rival_only } => {
+            node_loss::run(runs, metallb_runs, rival_only)
+        }
+        Benchmark::Create(options) => create::run(options),
         Benchmark::Answers { vips } => answers::run(&vips),
         Benchmark::Loss { seconds, percent } => loss::run(Duration::from_secs(seconds), percent),
         Benchmark::All => {
-            create::run(100)?;
-            node_loss::run(30, false)?;
+            for (nodes, runs) in [(3, 100), (1, 50)] {
+                create::run(create::Options { runs, nodes, herald_only: false, beside: None })?;
+            }
+            node_loss::run(30, METALLB_RUNS, false)?;
             answers::run(&[1, 1_000, 10_000])?;
             loss::run(Duration::from_mins(10), 30)
         }
-    }
+    };
+    println!("\nLoad averages at the end, with the benchmark's own: {}", report::load());
+    done
 }

@@ -1,7 +1,9 @@
-//! A holder's node loses power, again and again: the client's longest time without an answer, beside keepalived's.
+//! A holder's node loses power, again and again: the client's longest time without an answer, beside keepalived's and
+//! MetalLB's.
 //!
-//! Both serve the same backends through the same kube-proxy over the same bridge, and every node comes back before the
-//! next run. The client sends one datagram every 2 ms, so that is the resolution.
+//! All serve through the same kube-proxy, Herald and keepalived even the same backends over the same bridge, MetalLB those
+//! of a lab of its own of the same shape. Every node comes back before the next run. The client sends one datagram every
+//! 2 ms, so that is the resolution.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -9,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use herald_lab::{Keepalived, Lab, Meter, Node, Plan};
+use herald_lab::{Keepalived, Lab, Metallb, Meter, Node, Plan};
 
 use crate::report::Sample;
 
@@ -22,36 +24,36 @@ const RIVAL_INTERVAL_MS: u32 = 100;
 const SETTLE: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(30);
 
-const MANIFEST: &str = "
-apiVersion: heraldlb.io/v1beta1
-kind: IPAddressPool
-metadata: {name: bench}
-spec: {addresses: [192.168.1.240-192.168.1.250]}
----
-apiVersion: v1
-kind: Service
-metadata: {name: ours}
-spec: {type: LoadBalancer, ports: [{name: http, port: 80}, {name: echo, port: 7, protocol: UDP}]}
-";
+/// Addresses of Herald and of MetalLB, each in its lab.
+const POOL: &str = "192.168.1.240-192.168.1.250";
 
-pub(crate) fn run(runs: usize, rival_only: bool) -> Result<()> {
+pub(crate) fn run(runs: usize, metallb_runs: usize, rival_only: bool) -> Result<()> {
     let plan = Plan::nodes(3);
     let lab = if rival_only { plan.without_herald() } else { plan }.start()?;
     let ours = if rival_only { None } else { Some(herald(&lab, runs)?) };
     let rival = keepalived(&lab, runs)?;
+    drop(lab);
     let name = format!("keepalived at {RIVAL_INTERVAL_MS} ms");
-    match ours {
-        Some(ours) => {
-            println!("{}", ours.row("node loses power: client's blackout, 3 nodes", Some((&name, &rival))));
-        }
-        None => println!("{}", rival.row(&name, None)),
+    if let Some(ours) = &ours {
+        println!("{}", ours.row(&what("Herald"), Some((&name, &rival))));
+    }
+    println!("{}", rival.row(&what(&name), None));
+    if metallb_runs > 0 {
+        let (name, rival) = metallb(metallb_runs)?;
+        println!("{}", rival.row(&what(&name), None));
     }
     Ok(())
 }
 
+fn what(who: &str) -> String {
+    format!("node loses power, client's blackout, 3 nodes: {who}")
+}
+
 fn herald(lab: &Lab, runs: usize) -> Result<Sample> {
-    lab.kubectl_apply(MANIFEST)?;
-    let vip = *lab.await_addresses("default", "ours")?.first().context("an address")?;
+    lab.kubectl_apply(&format!(
+        "{{apiVersion: heraldlb.io/v1beta1, kind: IPAddressPool, metadata: {{name: bench}}, spec: {{addresses: [{POOL}]}}}}"
+    ))?;
+    let vip = balanced(lab, "ours")?;
     let mut sample = Sample::default();
     for run in 1..=runs {
         let blackout = one_loss(lab, "ours", vip, |node| lab.power_off(node.name()))?;
@@ -61,6 +63,30 @@ fn herald(lab: &Lab, runs: usize) -> Result<Sample> {
         std::thread::park_timeout(SETTLE);
     }
     Ok(sample)
+}
+
+fn metallb(runs: usize) -> Result<(String, Sample)> {
+    let lab = Plan::nodes(3).without_herald().start()?;
+    let mut rival = Metallb::start(&lab, POOL)?;
+    let vip = balanced(&lab, "theirs")?;
+    let mut sample = Sample::default();
+    for run in 1..=runs {
+        let blackout = one_loss(&lab, "theirs", vip, |node| rival.power_off(&lab, node))?;
+        lab.plan().progress.say(&format!("MetalLB, run {run}: {blackout:?}"));
+        sample.push(blackout.length);
+        rival.power_on(&lab, lab.node(&blackout.node)?)?;
+        std::thread::park_timeout(SETTLE);
+    }
+    Ok((format!("MetalLB {}", rival.version()), sample))
+}
+
+/// A Service of type LoadBalancer, and the address that it was given.
+fn balanced(lab: &Lab, name: &str) -> Result<IpAddr> {
+    lab.kubectl_apply(&format!(
+        "{{apiVersion: v1, kind: Service, metadata: {{name: {name}}}, spec: {{type: LoadBalancer, \
+         ports: [{{name: http, port: 80}}, {{name: echo, port: 7, protocol: UDP}}]}}}}"
+    ))?;
+    lab.await_addresses("default", name)?.first().copied().context("an address")
 }
 
 fn keepalived(lab: &Lab, runs: usize) -> Result<Sample> {

@@ -69,6 +69,12 @@ pub(crate) fn machine() -> String {
     format!("{cores} cores, {}, Linux {}\n", model.trim_start_matches(['\t', ' ', ':']), kernel.trim())
 }
 
+/// The machine's load averages over 1, 5 and 15 minutes.
+pub(crate) fn load() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_whitespace().take(3).collect::<Vec<_>>().join(", ")
+}
+
 /// Memory as people read it, from the kernel's KiB.
 pub(crate) fn megabytes(kib: u32) -> String {
     format!("{:.1} MiB", f64::from(kib) / 1024.0)
