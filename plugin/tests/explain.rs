@@ -83,6 +83,7 @@ fn facts(service: Value, addresses: Vec<Value>, pools: Vec<Value>) -> Facts {
             holder: Some("pod-1".to_owned()),
             renewed: Some("2026-01-01T00:04:58Z".parse().unwrap()),
             seconds: 15,
+            renews: false,
         })),
         herald_namespace: "herald-system".to_owned(),
         now: "2026-01-01T00:05:00Z".parse().unwrap(),
@@ -204,6 +205,19 @@ fn a_broken_link_is_named_with_what_to_do() {
 }
 
 #[test]
+fn a_lease_that_is_renewed_is_believed_more_than_a_clock() {
+    let leader = healthy().leader.map(|leader| leader.map(|leader| Leader { renews: true, ..leader }));
+    let facts = Facts { leader, now: "2026-01-01T01:00:00Z".parse().unwrap(), ..healthy() };
+    assert_eq!(broken(&explanation(&facts)), [""; 0]);
+    let behind = Facts { now: "2025-12-31T23:00:00Z".parse().unwrap(), ..healthy() };
+    let links = broken(&explanation(&behind));
+    assert!(
+        links.iter().any(|link| link.starts_with("Controller")),
+        "a clock that is behind proves nothing: {links:?}"
+    );
+}
+
+#[test]
 fn nodes_that_may_not_announce_say_why() {
     let mut facts = healthy();
     facts.nodes = Ok(vec![
@@ -211,10 +225,11 @@ fn nodes_that_may_not_announce_say_why() {
         Node { out_of_service: true, ..node("n2") },
         Node { cordoned: true, ..node("n3") },
         Node { ready: false, ..node("n4") },
+        Node { no_network: true, ..node("n5") },
     ]);
     let told = explanation(&facts);
     let nodes = told.chain.iter().find(|link| link.step == "Nodes").unwrap();
-    let wanted = "n3 (cordoned: last), n4 (not Ready) may announce 10.0.0.1; not n1 (excluded by label), n2 (out of service)";
+    let wanted = "n3 (cordoned: last), n4 (not Ready) may announce 10.0.0.1; not n1 (excluded by label), n2 (out of service), n5 (NetworkUnavailable)";
     assert_eq!(nodes.what, wanted);
 }
 

@@ -174,6 +174,22 @@ fn services_keep_their_addresses_exactly_where_the_allocator_would_give_them_on_
     }
 }
 
+/// What is applied over a pool that Herald has already leaves alone what MetalLB's says nothing of.
+#[test]
+fn a_pool_that_is_there_already_is_judged_with_what_it_keeps() {
+    let objects = [LAN, EVERYWHERE, &service("shop/web", "192.168.1.241", "", "")].join("\n---\n");
+    let objects = documents("f", &format!("---\n{objects}")).unwrap();
+    let mut world = offline_world(&objects, None).unwrap();
+    let known: herald_crds::IPAddressPool = serde_json::from_value(json!({
+        "metadata": {"name": "lan"},
+        "spec": {"addresses": ["192.168.1.240/32"], "excluded": ["192.168.1.241"]},
+    }))
+    .unwrap();
+    world.pools.push(known.into());
+    let plan = plan(&objects, None, &world, true).unwrap();
+    assert_eq!(fates(&plan), [("shop/web".to_owned(), "LEFT ALONE")]);
+}
+
 #[test]
 fn a_pool_that_selects_namespaces_by_label_is_judged_by_the_labels_there_are() {
     let pool = "{apiVersion: metallb.io/v1beta1, kind: IPAddressPool, metadata: {name: lan, namespace: m}, spec: \

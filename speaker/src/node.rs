@@ -9,6 +9,8 @@ use sha2::{Digest as _, Sha256};
 const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 /// Taint of a node that was shut down for good.
 const OUT_OF_SERVICE_TAINT: &str = "node.kubernetes.io/out-of-service";
+/// Condition of a node whose pods can't be reached from other nodes, nor others' pods from it.
+const NETWORK_UNAVAILABLE: &str = "NetworkUnavailable";
 
 /// The little of a Node that a speaker reads: 100 bytes instead of the some 20 KB of images and conditions.
 #[derive(Clone, Debug, Deserialize, kube::Resource)]
@@ -18,6 +20,8 @@ pub struct LeanNode {
     metadata: ObjectMeta,
     #[serde(default)]
     spec: LeanNodeSpec,
+    #[serde(default)]
+    status: LeanNodeStatus,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -31,6 +35,19 @@ struct LeanNodeSpec {
 #[derive(Clone, Debug, Deserialize)]
 struct LeanTaint {
     key: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct LeanNodeStatus {
+    #[serde(default)]
+    conditions: Option<Vec<LeanCondition>>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct LeanCondition {
+    #[serde(rename = "type")]
+    kind: String,
+    status: String,
 }
 
 /// Name, uid, resourceVersion and labels; managedFields and annotations are never built.
@@ -60,10 +77,14 @@ impl LeanNode {
     pub fn state(&self) -> NodeState {
         let labelled = self.metadata.labels.iter().flatten().any(|(key, _)| key == EXCLUDE_LABEL);
         let mut taints = self.spec.taints.iter().flatten();
+        let mut conditions = self.status.conditions.iter().flatten();
+        let shut_down = taints.any(|taint| taint.key == OUT_OF_SERVICE_TAINT);
+        // "Unknown" is what the control plane says of every node that it does not hear from.
+        let unreachable = conditions.any(|it| it.kind == NETWORK_UNAVAILABLE && it.status == "True");
         NodeState {
             cordoned: self.spec.unschedulable.unwrap_or(false),
             excluded: labelled,
-            out_of_service: taints.any(|taint| taint.key == OUT_OF_SERVICE_TAINT),
+            out_of_service: shut_down || unreachable,
         }
     }
 }
@@ -115,6 +136,21 @@ mod tests {
             free,
             "an API server that can't reach the node says nothing about its LAN"
         );
+    }
+
+    #[test]
+    fn a_node_without_pod_network_holds_nothing_and_one_of_which_nothing_is_heard_what_it_held() {
+        for (status, out_of_service) in [("True", true), ("False", false), ("Unknown", false)] {
+            let node: LeanNode = serde_json::from_value(json!({
+                "metadata": {"name": "n1"},
+                "status": {"conditions": [
+                    {"type": "Ready", "status": "Unknown"},
+                    {"type": NETWORK_UNAVAILABLE, "status": status, "reason": "NoRouteCreated"},
+                ]},
+            }))
+            .unwrap();
+            assert_eq!(node.state(), NodeState { out_of_service, ..NodeState::default() }, "{status}");
+        }
     }
 
     #[test]

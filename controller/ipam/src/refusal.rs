@@ -400,8 +400,11 @@ impl AddressNo {
 impl fmt::Display for ShareNo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Key { theirs } => {
+            Self::Key { theirs: Some(theirs) } => {
                 write!(f, "the key there is '{theirs}' (annotation allow-shared-ip), not this Service's")
+            }
+            Self::Key { theirs: None } => {
+                f.write_str("the key there (annotation allow-shared-ip) is another than this Service's")
             }
             Self::Namespace => f.write_str("the two are of different namespaces (the pool's sharingScope)"),
             Self::Port(port) => write!(f, "both use port {port}"),

@@ -94,8 +94,8 @@ pub enum SharingPreference {
 pub enum ShareNo {
     /// It names another key than those who share the address, or none.
     Key {
-        /// Theirs.
-        theirs: SharingKey,
+        /// Theirs; nobody of another namespace is told.
+        theirs: Option<SharingKey>,
     },
     /// The other is of another namespace, and the pool does not open sharing.
     Namespace,

@@ -42,7 +42,8 @@ fn address_command(address: IpAddr, no: &AddressNo, service: &ServiceRef) -> Opt
             Some(annotate(service, ADDRESS_POOL, pool.as_str()))
         }
         AddressNo::InUse(owners) => share_command(owners, service),
-        AddressNo::Reserved(_) | AddressNo::HeldByNobody => {
+        // What is reserved for somebody is so on purpose.
+        AddressNo::HeldByNobody => {
             Some(format!("kubectl delete loadbalancerip {}", herald_crds::name_of_address(address)))
         }
         _ => None,
@@ -83,7 +84,7 @@ fn pool_command(addresses: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use herald_ipam::{Family, PoolName, Uid};
+    use herald_ipam::{Claim, Family, PoolName, Uid};
 
     use super::*;
 
@@ -125,6 +126,13 @@ mod tests {
             "kubectl annotate service mail web --namespace shop --overwrite heraldlb.io/allow-shared-ip=shared"
         );
         assert_eq!(address(AddressNo::InUse(vec![owner("bank")])), None);
+    }
+
+    #[test]
+    fn nobody_is_told_to_delete_what_is_reserved_for_another() {
+        let deletes = "kubectl delete loadbalancerip fd00--1";
+        assert_eq!(address(AddressNo::HeldByNobody).as_deref(), Some(deletes));
+        assert_eq!(address(AddressNo::Reserved(Claim::Service(ServiceRef::new("bank", "mail")))), None);
     }
 
     /// In the middle of a move from another load balancer, clearing it would cost the address.

@@ -103,11 +103,16 @@ impl Explanation {
             Some(Leader { holder: None, .. }) => {
                 (false, "none leads: the last one gave its Lease back".to_owned())
             }
-            Some(Leader { holder: Some(holder), renewed, seconds }) => {
+            Some(Leader { holder: Some(holder), renews: true, .. }) => (
+                true,
+                format!(
+                    "{holder}, its Lease renewed just now; this machine's clock or the controller's is wrong"
+                ),
+            ),
+            Some(leader @ Leader { holder: Some(holder), renewed, .. }) => {
                 let age = renewed.map(|renewed| facts.now.duration_since(renewed).as_secs());
-                let fresh = age.is_some_and(|age| age <= i64::from(*seconds));
                 let age = age.map_or("never".to_owned(), |age| format!("{age} s ago"));
-                (fresh, format!("{holder}, its Lease renewed {age}"))
+                (leader.is_fresh(facts.now), format!("{holder}, its Lease renewed {age}"))
             }
         };
         self.add("Controller", if leads { State::Ok } else { State::Broken }, what);
@@ -365,6 +370,7 @@ fn eligible(address: &Address, nodes: &[Node], local: bool) -> (State, String) {
         let bars = [
             (node.excluded && !l2.ignore_node_exclusion, "excluded by label"),
             (node.out_of_service, "out of service"),
+            (node.no_network, "NetworkUnavailable"),
         ];
         bars.into_iter().filter(|(holds, _)| *holds).map(|(_, why)| why).collect::<Vec<_>>().join(", ")
     };

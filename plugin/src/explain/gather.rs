@@ -1,5 +1,7 @@
 //! Asking the cluster for all that an explanation needs; what may not be read is noted as such.
 
+use std::time::Duration;
+
 use herald_controller::objects::{
     address::Address,
     service::{Service, ServiceObject},
@@ -13,6 +15,7 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use kube::{Api, api::ListParams};
+use tokio::time::sleep;
 
 use super::{Facts, Leader, Node, Seen};
 use crate::{
@@ -22,6 +25,8 @@ use crate::{
 
 /// The Lease among Herald's controllers.
 const LEASE: &str = "herald-controller";
+/// Within this time whoever leads renews it (every 2 s by default).
+const A_RENEWAL: Duration = Duration::from_secs(3);
 
 /// Looks at everything; only without the Service itself there is nothing to explain.
 pub async fn gather(
@@ -69,7 +74,20 @@ fn into<A, B: From<A>>(found: Vec<A>) -> Vec<B> {
     found.into_iter().map(Into::into).collect()
 }
 
+/// Where this machine's clock says that nobody leads, the Lease is looked at twice: it may be the clock that is wrong.
 async fn leader(cluster: &Cluster, namespace: &str) -> Seen<Option<Leader>> {
+    let first = read_leader(cluster, namespace).await?;
+    let Some(leader) = &first else { return Ok(None) };
+    if leader.holder.is_none() || leader.is_fresh(Timestamp::now()) {
+        return Ok(first);
+    }
+    sleep(A_RENEWAL).await;
+    let second = read_leader(cluster, namespace).await?;
+    let renews = second.as_ref().is_some_and(|second| second.renewed != leader.renewed);
+    Ok(second.map(|second| Leader { renews, ..second }))
+}
+
+async fn read_leader(cluster: &Cluster, namespace: &str) -> Seen<Option<Leader>> {
     let leases: Api<Lease> = Api::namespaced(cluster.client.clone(), namespace);
     let lease = leases.get_opt(LEASE).await;
     let lease = lease.map_err(|error| Unseen::of(&error, "get", "leases.coordination.k8s.io"))?;
@@ -77,6 +95,7 @@ async fn leader(cluster: &Cluster, namespace: &str) -> Seen<Option<Leader>> {
         holder: spec.holder_identity.filter(|holder| !holder.is_empty()),
         renewed: spec.renew_time.map(|time| time.0),
         seconds: spec.lease_duration_seconds.unwrap_or_default(),
+        renews: false,
     }))
 }
 
@@ -85,15 +104,15 @@ impl From<FullNode> for Node {
         let spec = node.spec.unwrap_or_default();
         let taints = spec.taints.unwrap_or_default();
         let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
+        let holds = |kind: &str| conditions.iter().any(|it| it.type_ == kind && it.status == "True");
         let labels = node.metadata.labels.unwrap_or_default();
         Self {
             name: node.metadata.name.unwrap_or_default(),
             excluded: labels.contains_key("node.kubernetes.io/exclude-from-external-load-balancers"),
             cordoned: spec.unschedulable.unwrap_or_default(),
             out_of_service: taints.iter().any(|taint| taint.key == "node.kubernetes.io/out-of-service"),
-            ready: conditions
-                .iter()
-                .any(|condition| condition.type_ == "Ready" && condition.status == "True"),
+            ready: holds("Ready"),
+            no_network: holds("NetworkUnavailable"),
         }
     }
 }

@@ -63,6 +63,8 @@ pub struct Node {
     pub cordoned: bool,
     /// It has the taint `node.kubernetes.io/out-of-service`.
     pub out_of_service: bool,
+    /// Its condition NetworkUnavailable.
+    pub no_network: bool,
     /// Its condition Ready.
     pub ready: bool,
 }
@@ -76,6 +78,16 @@ pub struct Leader {
     pub renewed: Option<Timestamp>,
     /// `spec.leaseDurationSeconds`.
     pub seconds: i32,
+    /// It was renewed while it was looked at, whatever this machine's clock says.
+    pub renews: bool,
+}
+
+impl Leader {
+    /// Whether it was renewed within its duration, by this machine's clock.
+    pub fn is_fresh(&self, now: Timestamp) -> bool {
+        let age = self.renewed.map(|renewed| now.duration_since(renewed).as_secs());
+        age.is_some_and(|age| (-i64::from(self.seconds)..=i64::from(self.seconds)).contains(&age))
+    }
 }
 
 /// How a link of the chain is.

@@ -284,14 +284,18 @@ impl Converted {
         }
     }
 
-    /// The pools as the controller will read them; one that exists keeps its age.
+    /// The pools as the controller will read them; one that exists keeps its age, and what MetalLB's says nothing of.
     pub fn pools_in(&self, existing: &[Pool]) -> Result<Vec<Pool>, BadInput> {
         let mut pools = Vec::new();
         for manifest in &self.pools {
-            let mut object = IPAddressPool::new(&manifest.name, manifest.typed::<IPAddressPoolSpec>()?);
+            let known = existing.iter().find(|known| known.name.as_str() == manifest.name);
+            let spec = known.and_then(|known| serde_json::to_value(&known.spec).ok());
+            let mut spec = spec.and_then(|spec| spec.as_object().cloned()).unwrap_or_default();
+            spec.extend(manifest.spec.clone());
+            let whole = Manifest { spec, ..manifest.clone() };
+            let mut object = IPAddressPool::new(&manifest.name, whole.typed::<IPAddressPoolSpec>()?);
             object.metadata.labels = Some(manifest.labels.clone());
             let mut pool = Pool::from(object);
-            let known = existing.iter().find(|known| known.name == pool.name);
             // Where two want the same addresses the older pool keeps them, and these are the newest.
             pool.created = known.map_or(CreatedAt(i64::MAX), |known| known.created);
             pools.push(pool);

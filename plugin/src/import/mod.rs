@@ -47,9 +47,10 @@ pub async fn run(cluster_flags: &ClusterFlags, flags: &Metallb) -> Result<Exit, 
     let mut plan = plan(&objects, flags.metallb_namespace.as_deref(), &world, cluster.is_some())
         .map_err(|bad| all(&bad))?;
     let running = match &cluster {
-        Some(cluster) if flags.apply => running(cluster).await?,
-        _ => Vec::new(),
+        Some(cluster) if flags.apply => running(cluster, flags.i_stopped_metallb).await?,
+        _ => Running::default(),
     };
+    let Running { deployments: running, unseen } = running;
     let metallb_runs = !running.is_empty();
     let runs = running.into_iter().map(|deployment| Finding::StillRuns { deployment });
     plan.findings.splice(0..0, runs);
@@ -59,6 +60,13 @@ pub async fn run(cluster_flags: &ClusterFlags, flags: &Metallb) -> Result<Exit, 
     };
     if plan.has_problems() && !flags.despite_problems {
         tell("nothing was applied: solve the problems above, or say --despite-problems");
+        return Ok(Exit::Problems);
+    }
+    if let Some(unseen) = unseen.filter(|_| !flags.despite_problems) {
+        tell(&format!(
+            "nothing was applied: whether MetalLB's controller runs can't be seen: {unseen}. While it runs, both give \
+             the same addresses to new Services: stop it and say --i-stopped-metallb"
+        ));
         return Ok(Exit::Problems);
     }
     if metallb_runs && flags.take_over {
@@ -112,14 +120,24 @@ pub fn offline_world(objects: &[Object], class: Option<String>) -> Result<World,
     Ok(world)
 }
 
-/// A right that is missing here is not worth stopping for: the person has said that MetalLB is stopped, or will see.
-async fn running(cluster: &Cluster) -> Result<Vec<String>, Failure> {
+/// What is known of MetalLB's controller.
+#[derive(Default)]
+struct Running {
+    /// Its Deployments that are not scaled to nothing.
+    deployments: Vec<String>,
+    /// Why that is not known, where nobody has said either that it is stopped.
+    unseen: Option<Unseen>,
+}
+
+/// A right that is missing here is not worth stopping for if the person has said that MetalLB is stopped.
+async fn running(cluster: &Cluster, said_stopped: bool) -> Result<Running, Failure> {
     match live::running_controllers(cluster).await {
-        Ok(running) => Ok(running),
-        Err(unseen @ Unseen::NoRight { .. }) => {
+        Ok(deployments) => Ok(Running { deployments, unseen: None }),
+        Err(unseen @ Unseen::NoRight { .. }) if said_stopped => {
             tell(&format!("note: whether MetalLB's controller runs was not checked: {unseen}"));
-            Ok(Vec::new())
+            Ok(Running::default())
         }
+        Err(unseen @ Unseen::NoRight { .. }) => Ok(Running { deployments: Vec::new(), unseen: Some(unseen) }),
         Err(unseen) => Err(unseen.into()),
     }
 }

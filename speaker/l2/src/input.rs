@@ -109,6 +109,6 @@ pub struct NodeState {
     pub cordoned: bool,
     /// Label `node.kubernetes.io/exclude-from-external-load-balancers`: holds nothing but what ignores it.
     pub excluded: bool,
-    /// Taint `node.kubernetes.io/out-of-service`: holds nothing.
+    /// Taint `node.kubernetes.io/out-of-service` or condition `NetworkUnavailable`: holds nothing.
     pub out_of_service: bool,
 }

@@ -62,6 +62,9 @@ impl Allocator {
                 self.refused_addresses.remove(&address);
                 self.ledger.update(address, |entry| entry.remove(owner));
                 self.rekey(address);
+                // Others may have waited behind it: to give the address back, or to get it.
+                self.next_write(address);
+                self.news_of(address);
             }
             Some(Phase::Held) => self.doom(address, owner, ReleaseWhen::NotShown),
             _ => {}

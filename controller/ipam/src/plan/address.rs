@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use super::Situation;
 use crate::entry::{Entry, Phase};
 use crate::sharing::{USERS, conflict};
-use crate::{AddressNo, Family, Owner, PoolName, PoolNo, ServiceRef, ServiceRequest, ShareNo, SharingScope};
+use crate::{
+    AddressNo, Family, Owner, PoolName, PoolNo, ServiceRef, ServiceRequest, ShareNo, SharingKey, SharingScope,
+};
 
 impl Situation<'_> {
     /// Whether this Service can have this address now; its pool.
@@ -66,7 +68,7 @@ impl Situation<'_> {
         let first = entry.owners().next().ok_or_else(in_use)?;
         let no = |with: &Owner, no| AddressNo::NotShareable { with: with.service.clone(), no };
         if mine != theirs {
-            return Err(no(first, ShareNo::Key { theirs: theirs.clone() }));
+            return Err(no(first, self.other_key(first, theirs, self.scope(address))));
         }
         if entry.shares.len() >= USERS {
             return Err(no(first, ShareNo::Crowded));
@@ -82,6 +84,16 @@ impl Situation<'_> {
         Ok(())
     }
 
+    /// The key is told to its own namespace only: where a pool is open to the cluster, it is all that keeps a stranger
+    /// from joining.
+    fn other_key(&self, other: &Owner, theirs: &SharingKey, scope: SharingScope) -> ShareNo {
+        let same = other.service.namespace == self.request.owner.service.namespace;
+        match scope {
+            SharingScope::Namespace if !same => ShareNo::Namespace,
+            _ => ShareNo::Key { theirs: same.then(|| theirs.clone()) },
+        }
+    }
+
     /// What is wrong with sharing an address that it has: it or another changed since they came together.
     pub(super) fn broken_sharing(&self, address: IpAddr) -> Option<(ServiceRef, ShareNo)> {
         let entry = self.ledger.entry(address).filter(|entry| entry.shares.len() > 1)?;
@@ -90,7 +102,7 @@ impl Situation<'_> {
         if let (Some(theirs), Some(first)) = (&entry.key, others.first())
             && self.request.key() != Some(theirs)
         {
-            return Some((first.service.clone(), ShareNo::Key { theirs: theirs.clone() }));
+            return Some((first.service.clone(), self.other_key(first, theirs, self.scope(address))));
         }
         others.into_iter().find_map(|other| {
             let why = conflict(self.request, self.known(other)?, self.scope(address))?;

@@ -78,6 +78,11 @@ impl Situation<'_> {
         let limit = pool.spec.limit_per_namespace?;
         let namespace = &self.request.owner.service.namespace;
         let charged = self.ledger.charged(&pool.spec.name, Family::of(address), namespace);
+        // Who moves inside the pool leaves one.
+        let left = self.has.of(Family::of(address)).filter(|left| *left != address && pool.contains(*left));
+        let left = left.and_then(|left| self.ledger.entry(left));
+        let leaves = left.is_some_and(|left| left.shares.len() == 1 && left.claim().is_none());
+        let charged = charged.saturating_sub(u32::from(leaves));
         (charged >= limit && !self.ledger.is_charged(address, namespace)).then_some(limit)
     }
 

@@ -60,6 +60,7 @@ fn who_names_an_address_joins_it_or_is_told_what_is_in_the_way() {
             "in use by default/web, default/tls; ask for",
         ),
         ("far/off", at("k", "10.0.0.5"), exposure(&[22]), "", "the two are of different namespaces"),
+        ("far/key", at("l", "10.0.0.5"), exposure(&[22]), "", "the two are of different namespaces"),
         ("local", at("k", "10.0.0.5"), local(&[22], "ssh"), "", "externalTrafficPolicy: Local"),
         ("alone", addresses(&["10.0.0.6"]), exposure(&[80]), "10.0.0.6", ""),
         ("shy", at("k", "10.0.0.6"), exposure(&[443]), "", "in use by default/alone; ask for"),
@@ -68,6 +69,13 @@ fn who_names_an_address_joins_it_or_is_told_what_is_in_the_way() {
         ("l3", at("k", "10.0.0.7"), local(&[82], "b"), "", "externalTrafficPolicy: Local"),
         ("a/x", at("k", "10.1.0.1"), exposure(&[80]), "10.1.0.1", ""),
         ("b/y", at("k", "10.1.0.1"), exposure(&[81]), "10.1.0.1", ""),
+        (
+            "d/w",
+            at("l", "10.1.0.1"),
+            exposure(&[83]),
+            "",
+            "the key there (annotation allow-shared-ip) is another",
+        ),
         ("c/z", at("k", "10.1.0.1"), exposure(&[81]), "", "is shared by b/y, but both use port TCP 81"),
     ] {
         world.create_exposing(name, 0, V4, wanted, exposes);
@@ -414,6 +422,44 @@ fn a_namespace_gets_no_more_addresses_of_a_pool_than_its_limit() {
     world.apply_pool(pool("p", &["10.0.0.0/24", "fd00::/120"]));
     world.settle();
     assert_eq!(world.shown("x/named"), ["10.0.0.9"]);
+}
+
+#[test]
+fn a_move_inside_the_pool_is_not_stopped_by_the_limit() {
+    let mut world = settled(&[limited(1, pool("p", &["10.0.0.0/24"]))]);
+    world.create_service("x/a", 0, V4, anything());
+    world.create_service("x/b", 1, V4, anything());
+    world.settle();
+    world.ask("x/a", V4, addresses(&["10.0.0.9"]));
+    world.settle();
+    assert_eq!((world.shown("x/a"), world.shown("x/b")), (vec!["10.0.0.9".to_owned()], Vec::new()));
+    let said = world.refusal("x/b");
+    assert!(said.contains("at most 1 IPv4"), "{said}");
+}
+
+#[test]
+fn who_stops_waiting_behind_a_refused_release_does_not_leave_it_undone() {
+    let mut world = settled(&[pool("p", &["10.0.0.1-10.0.0.9"])]);
+    let at = |address| sharing("k", addresses(&[address]));
+    world.create_exposing("a", 1, V4, at("10.0.0.1"), exposure(&[80]));
+    world.create_exposing("c", 2, V4, at("10.0.0.1"), exposure(&[81]));
+    world.settle();
+    let tell = |world: &mut World| (0..9).for_each(|_| world.deliver(SERVICES));
+    world.ask("a", V4, at("10.0.0.2"));
+    tell(&mut world);
+    world.work(0, Fate::Works);
+    world.work(0, Fate::Works);
+    tell(&mut world);
+    assert!(matches!(world.jobs.as_slice(), [Output::Release(_)]), "{:?}", world.jobs);
+    world.work(0, Fate::Refused);
+    world.create_exposing("b", 3, V4, at("10.0.0.1"), exposure(&[82]));
+    tell(&mut world);
+    world.ask("b", V4, addresses(&["10.0.0.5"]));
+    tell(&mut world);
+    while !world.jobs.is_empty() {
+        world.work(0, Fate::Works);
+    }
+    assert_eq!(users(&world, "10.0.0.1"), ["default/c"], "{}", world.story());
 }
 
 #[test]
