@@ -3,7 +3,7 @@
 //! What must always hold: `revision` grows with every write that changes pool, services or announce, also over delete,
 //! re-create and restart (rule B18); what users put on the object (labels, annotations, a claimRef) stays.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use herald_crds::{
     Announce, ClaimRef, L2Announce, LoadBalancerIP, LoadBalancerIPSpec, ServiceRef as SpecServiceRef,
@@ -131,6 +131,28 @@ pub fn says_the_same(one: &LoadBalancerIP, other: &LoadBalancerIP) -> bool {
     same_spec
         && one.metadata.labels == other.metadata.labels
         && one.metadata.annotations == other.metadata.annotations
+}
+
+/// Which of the fields that are the controller's differ.
+pub fn differences(one: &LoadBalancerIP, other: &LoadBalancerIP) -> BTreeSet<&'static str> {
+    let LoadBalancerIPSpec { address: _, pool, revision, services, sharing, claim_ref: _, announce } =
+        &one.spec;
+    let spec = &other.spec;
+    let label = |object: &LoadBalancerIP| object.metadata.labels.as_ref()?.get(POOL_LABEL).cloned();
+    let annotation =
+        |object: &LoadBalancerIP| object.metadata.annotations.as_ref()?.get(SERVICES_ANNOTATION).cloned();
+    [
+        ("spec.pool", pool != &spec.pool),
+        ("spec.revision", revision != &spec.revision),
+        ("spec.services", services != &spec.services),
+        ("spec.sharing", sharing != &spec.sharing),
+        ("spec.announce", announce != &spec.announce),
+        ("metadata.labels", label(one) != label(other)),
+        ("metadata.annotations", annotation(one) != annotation(other)),
+    ]
+    .into_iter()
+    .filter_map(|(field, differs)| differs.then_some(field))
+    .collect()
 }
 
 fn give(

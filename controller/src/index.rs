@@ -36,8 +36,6 @@ pub struct Index {
     pub namespaces: LabelsByName,
     /// Nodes and their labels; `None` until their first list.
     pub nodes: Option<LabelsByName>,
-    /// Whether every node asks not to announce.
-    pub all_nodes_excluded: bool,
     /// Addresses that this process has written and the watch has not told of yet: a list that lacks them may be older.
     pub untold: BTreeSet<IpAddr>,
     /// Addresses that were given back, with the last version of their object, until the watch has told of it as well:

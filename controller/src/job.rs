@@ -22,6 +22,13 @@ pub enum Job {
         /// As it should be, with the uid and resourceVersion it is to replace.
         object: Box<LoadBalancerIP>,
     },
+    /// Say on a LoadBalancerIP what is wrong with it, or that nothing is any more.
+    Problem {
+        /// The object whose uid and resourceVersion go into the write.
+        address: Box<Address>,
+        /// What it should say; `None`: nothing.
+        condition: Option<Box<Condition>>,
+    },
     /// Read a LoadBalancerIP that a list lacks although this process has just written it.
     Read(IpAddr),
     /// Give an address back (rule B8).
@@ -133,6 +140,8 @@ pub enum Done {
         /// What came of it.
         result: UpdateResult,
     },
+    /// Of [`Job::Problem`]: the object as it now is, or `None` if nothing was written.
+    Problem(IpAddr, Option<Box<Address>>),
     /// Of [`Job::Read`]: the object, or `None` if it is gone, or why that is not known.
     Read(IpAddr, Result<Option<Box<Address>>, String>),
     /// Of [`Job::Release`].

@@ -6,11 +6,11 @@
 pub mod catalogue;
 mod commands;
 
-use std::{fmt, net::IpAddr};
+use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 use herald_ipam::{Addresses, Family, PoolName, PoolProblem, PoolStatus, Refusal, ServiceRef};
 
-use self::catalogue::{advertisement, allocated, announced, pool};
+use self::catalogue::{address, advertisement, allocated, announced, pool};
 use crate::objects::selector::SelectorError;
 
 /// A condition's content, all but its type and times.
@@ -170,7 +170,8 @@ pub enum PoolReady {
     Invalid(PoolProblem),
     /// A selector in it means nothing; the last good spec is in force.
     Selector(SelectorError),
-    /// Its spec is in force, and every node bears the label that excludes it from load balancers, which is ignored.
+    /// Its spec is in force, and every node that may announce it bears the label that excludes it from load balancers,
+    /// which is ignored.
     AllNodesExcluded,
     /// Its spec is in force, but Services have addresses of it that are not in it any more.
     Stranded(String),
@@ -179,7 +180,8 @@ pub enum PoolReady {
 }
 
 impl PoolReady {
-    /// From what the allocator says of the pool, what is wrong with its selectors, and whether all nodes are excluded.
+    /// From what the allocator says of the pool, what is wrong with its selectors, and whether all nodes that may
+    /// announce it are excluded.
     pub fn of(status: &PoolStatus, selector: Option<&SelectorError>, all_nodes_excluded: bool) -> Self {
         if let Some(error) = selector {
             return Self::Selector(error.clone());
@@ -234,7 +236,7 @@ impl Verdict for PoolReady {
             Self::Yes => "the pool's spec is in force".to_owned(),
             Self::Invalid(problem) => format!("{problem}. The last valid spec, if any, stays in force"),
             Self::Selector(error) => format!("{error}. The last valid spec, if any, stays in force"),
-            Self::AllNodesExcluded => "the pool's spec is in force; every node bears the label \
+            Self::AllNodesExcluded => "the pool's spec is in force; every node that may announce its addresses bears the label \
                 node.kubernetes.io/exclude-from-external-load-balancers, which is therefore ignored: remove it from \
                 the nodes that should announce"
                 .to_owned(),
@@ -304,6 +306,54 @@ impl Verdict for AdvertisementReady {
                  then by name. Select fewer, or all nodes \
                  by leaving nodeSelectors out",
                 crate::announce::LISTED
+            ),
+        }
+    }
+}
+
+/// `Problem` on a LoadBalancerIP: there only while something is wrong that no Service shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AddressProblem {
+    /// Somebody else changed these fields, which are the controller's (rule B16).
+    Edited(BTreeSet<&'static str>),
+    /// It is reserved, and no pool has it.
+    OutsidePools(IpAddr),
+    /// It lists no Service and is reserved for none, which keeps everybody from the address.
+    Unused(IpAddr),
+}
+
+impl AddressProblem {
+    /// The reason of [`Self::Edited`], by which it is known again.
+    pub fn edited() -> &'static str {
+        address::EDITED.code
+    }
+}
+
+impl Verdict for AddressProblem {
+    fn holds(&self) -> bool {
+        true
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Edited(_) => address::EDITED.code,
+            Self::OutsidePools(_) => address::OUTSIDE_POOLS.code,
+            Self::Unused(_) => address::UNUSED.code,
+        }
+    }
+
+    fn message(&self) -> String {
+        match self {
+            Self::Edited(fields) => format!(
+                "somebody else changed {}, which herald-controller alone writes; it keeps who has the address and puts                  right what it can. To move a Service, ask for another address on the Service; to reserve an address,                  set spec.claimRef",
+                fields.iter().copied().collect::<Vec<_>>().join(" and ")
+            ),
+            Self::OutsidePools(address) => format!(
+                "no pool has {address} to give, so this reservation serves nobody; add the address to a pool (kubectl                  get pools), or delete this object"
+            ),
+            Self::Unused(address) => format!(
+                "nobody has {address} and it is reserved for nobody, but while this object exists no Service gets it;                  delete it (kubectl delete lbip {}), or set spec.claimRef to reserve it",
+                herald_crds::name_of_address(*address)
             ),
         }
     }

@@ -99,7 +99,8 @@ pub struct ServiceRef {
 /// The terms on which an address is shared.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
 pub struct Sharing {
-    /// The namespace that may share it; absent where the pool lets any namespace share.
+    /// The namespace that may share it; absent where the pool lets any namespace share, or did so when Services of
+    /// several came together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
     /// The key that every sharer must name.
@@ -199,7 +200,8 @@ pub struct LoadBalancerIPStatus {
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["node".into()]))]
     pub holders: Vec<Holder>,
-    /// `Announced`: some node answers. `Conflict`: a foreign host claims the address.
+    /// Each only while there is something to say. `Conflict`, by the speakers: a foreign host claims the address.
+    /// `Problem`, by the controller: somebody else changed the object, or it serves nobody.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result, ensure};
+use herald_crds::name_of_address;
 use herald_lab::{
     Cluster, HERALD_NAMESPACE,
     cluster::shared::{Installed, alone},
@@ -86,6 +87,14 @@ fn exercise(cluster: &Cluster) -> Result<()> {
     cluster.run_backend("rights", "web", &["n1"], "externalTrafficPolicy: Local")?;
     let address = *cluster.await_addresses("rights", "web")?.first().context("an address")?;
     cluster.await_holder_is(address, "n1")?;
+    // Somebody else's change of an address, which is said on it.
+    let name = name_of_address(address);
+    let raised = r#"{"spec": {"revision": 1000000000}}"#;
+    cluster.kubectl(&["patch", "lbip", &name, "--type=merge", "--patch", raised])?;
+    cluster.await_lbip(address, "said to be edited", |lbip| {
+        let conditions = lbip.and_then(|lbip| lbip.status.as_ref()).map(|status| &status.conditions);
+        conditions.into_iter().flatten().any(|condition| condition.reason == "Edited")
+    })?;
     cluster.deploy_backend("rights", "web", &["n2"])?;
     cluster.await_holder_is(address, "n2")?;
     cluster.kubectl(&["delete", "service", "web", "--namespace", "rights"])?;

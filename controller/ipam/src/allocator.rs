@@ -103,6 +103,11 @@ impl Allocator {
         self.ledger.pool_of(address)
     }
 
+    /// Whether a pool in force has this address to give.
+    pub fn is_in_a_pool(&self, address: IpAddr) -> bool {
+        self.ledger.pools.containing(address).is_some()
+    }
+
     /// What `spec.sharing` of an address in use should say: under which key others may join, and of which namespace
     /// they must be.
     pub fn sharing(&self, address: IpAddr) -> Option<Terms> {

@@ -6,7 +6,7 @@ use herald_crds::L2Announce;
 use herald_ipam::{Input, Labels, List, Owner, PoolName, Release, ReleaseResult, Take, TakeResult, Version};
 use herald_runtime::watch::Change;
 
-use super::{Core, RETRY_MAX, Wake};
+use super::{Core, RETRY_MAX, Wake, edits::Edits};
 use crate::{
     announce::{self, About},
     desired,
@@ -31,6 +31,8 @@ pub(super) struct AddressWork {
     waiting: Option<Want>,
     /// The last revision known, also of an object that is gone (rule B18).
     revision: i64,
+    /// What somebody else did to its object, of late.
+    pub(super) edits: Option<Box<Edits>>,
 }
 
 impl AddressWork {
@@ -38,6 +40,7 @@ impl AddressWork {
     pub(super) fn abandon(&mut self) {
         self.busy = false;
         self.waiting = None;
+        self.edits = None;
     }
 
     /// Whether a job is under way.
@@ -91,6 +94,7 @@ impl Core {
 
     fn address_seen(&mut self, address: Address) {
         let (ip, record) = (address.address, address.record());
+        self.note_edit(&address);
         self.index.untold.remove(&ip);
         if self.note_address(address) {
             self.tell_ipam(Input::AddressApplied(record));
@@ -99,6 +103,7 @@ impl Core {
     }
 
     fn address_gone(&mut self, address: IpAddr, version: Version) {
+        self.note_deletion(address, version);
         self.index.released.remove(&address);
         self.index.untold.remove(&address);
         if let Some(gone) = self.index.addresses.remove(&address) {
@@ -145,15 +150,21 @@ impl Core {
         if work.busy {
             return;
         }
-        let job = match work.waiting.take() {
+        let paused = self.pauses(address);
+        let Some(work) = self.addresses.get_mut(&address) else { return };
+        let job = match work.waiting.take_if(|_| !paused) {
             Some(Want::Take(take)) => self.take_job(take),
             Some(Want::Release(release)) => {
                 let revision = self.next_revision(address);
                 Some(Job::Release(ReleaseJob { release, revision }))
             }
+            None if paused => None,
             None => self.update_job(address),
         };
-        if let Some(job) = job {
+        if job.is_some() {
+            self.undoes_edit(address);
+        }
+        if let Some(job) = job.or_else(|| self.problem_job(address)) {
             self.addresses.entry(address).or_default().busy = true;
             self.jobs.push_back(job);
         } else if !self.index.addresses.contains_key(&address) && self.is_idle(address) {
@@ -161,7 +172,8 @@ impl Core {
         }
     }
 
-    fn is_idle(&self, address: IpAddr) -> bool {
+    /// Whether nothing is under way for it, and nothing wanted.
+    pub(super) fn is_idle(&self, address: IpAddr) -> bool {
         self.addresses.get(&address).is_none_or(|work| !work.busy && work.waiting.is_none())
     }
 
@@ -192,7 +204,7 @@ impl Core {
         if known.object.metadata.deletion_timestamp.is_some() || !published {
             return None;
         }
-        let pool = PoolName::new(known.object.spec.pool.as_deref()?);
+        let pool = self.ipam.pool_of(address)?.clone();
         // A pool that is gone decides nothing any more: what was announced stays announced (rule B25).
         if !self.index.pools.contains_key(&pool) {
             return None;
@@ -348,7 +360,7 @@ impl Core {
         self.tell_ipam(Input::ReleaseDone { address, result });
     }
 
-    fn job_ended(&mut self, address: IpAddr, object: Option<Box<Address>>) {
+    pub(super) fn job_ended(&mut self, address: IpAddr, object: Option<Box<Address>>) {
         self.addresses.entry(address).or_default().busy = false;
         if let Some(object) = object
             && self.note_address(*object)

@@ -53,6 +53,7 @@ impl Core {
                 self.depart(&advertisement.name);
             }
         }
+        self.candidates_changed();
         self.announce_changed();
     }
 

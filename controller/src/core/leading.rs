@@ -15,6 +15,7 @@ impl Core {
         if std::mem::replace(&mut self.leads, true) {
             return;
         }
+        self.leads_from = self.index.newest;
         for pool in self.index.pools.values() {
             let meaning = pool.meaning();
             let work = self.pools.entry(pool.name.clone()).or_default();

@@ -11,11 +11,13 @@
 
 mod addresses;
 mod advertisements;
+mod edits;
 mod endpoints;
 mod leading;
 mod pools;
 mod services;
 mod state;
+mod strikes;
 #[cfg(test)]
 mod tests;
 
@@ -32,7 +34,6 @@ use k8s_openapi::jiff::Timestamp;
 pub(crate) use self::endpoints::AllEndpoints;
 use self::{addresses::AddressWork, pools::PoolWork, services::ServiceWork};
 use crate::{
-    announce,
     index::Index,
     job::{Done, Job},
     metrics::Metrics,
@@ -94,6 +95,7 @@ pub enum Event {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Wake {
     Service(ServiceRef),
+    Address(IpAddr),
     Pool(PoolName),
     Advertisements,
     Announce,
@@ -109,6 +111,8 @@ pub struct Core {
     index: Index,
     /// Whether this process may write. Without it the allocator is empty, and nothing is decided.
     leads: bool,
+    /// The newest version when it began to.
+    leads_from: Version,
     /// Lists that have come, of those that must be there before anything is given out.
     listed: BTreeSet<List>,
     ipam: Allocator,
@@ -143,6 +147,7 @@ impl Core {
             now,
             index: Index::default(),
             leads: false,
+            leads_from: Version::default(),
             listed: BTreeSet::new(),
             ipam: Allocator::new(),
             addresses: BTreeMap::new(),
@@ -196,6 +201,9 @@ impl Core {
             match wake {
                 Wake::Service(service) => {
                     self.dirty_services.insert(service);
+                }
+                Wake::Address(address) => {
+                    self.dirty_addresses.insert(address);
                 }
                 Wake::Pool(pool) => self.check_pool(&pool),
                 Wake::Advertisements => self.check_advertisements(),
@@ -298,6 +306,7 @@ impl Core {
             Done::Take { take, result, object } => self.taken(take, result, object),
             Done::Read(address, read) => self.reread(address, read),
             Done::Update { address, result } => self.updated(address, result),
+            Done::Problem(address, written) => self.problem_told(address, written),
             Done::Release { release, result, object } => self.released(&release, result, object),
             Done::Status { job, result } => self.status_written(&job, result),
             Done::Clear(service) => self.cleared(&service),
@@ -347,13 +356,7 @@ impl Core {
             Change::Deleted(Labelled { name, .. }) => nodes.remove(&name).is_some(),
         };
         if changed {
-            let excluded = announce::all_excluded(nodes.values());
-            if std::mem::replace(&mut self.index.all_nodes_excluded, excluded) != excluded {
-                let pools: Vec<PoolName> = self.index.pools.keys().cloned().collect();
-                for pool in pools {
-                    self.gather(Wake::Pool(pool));
-                }
-            }
+            self.candidates_changed();
             self.announce_changed();
         }
     }

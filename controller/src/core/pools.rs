@@ -3,11 +3,12 @@
 //! Counts change with every Service, so they are gathered for a moment before they are written.
 
 use herald_crds::IPAddressPoolStatus;
-use herald_ipam::{Input, List, PoolCounts, PoolName, PoolSpec, PoolStatus};
+use herald_ipam::{Input, Labels, List, PoolCounts, PoolName, PoolSpec, PoolStatus};
 use herald_runtime::watch::Change;
 
 use super::{Core, RETRY_MAX, Wake};
 use crate::{
+    announce,
     conditions::{are_shown, condition},
     job::Job,
     objects::{pool::Pool, selector::SelectorError},
@@ -138,13 +139,14 @@ impl Core {
     pub(super) fn check_pool(&mut self, name: &PoolName) {
         let open = self.ipam.is_open();
         let now = self.now.wall;
+        let excluded = self.candidates_are_excluded(name);
         let (Some(work), Some(pool)) = (self.pools.get_mut(name), self.index.pools.get(name)) else { return };
         if work.busy || !open {
             self.gather(Wake::Pool(name.clone()));
             return;
         }
         let status = pool.status.clone().unwrap_or_default();
-        let ready = PoolReady::of(&work.status, work.selector.as_ref(), self.index.all_nodes_excluded);
+        let ready = PoolReady::of(&work.status, work.selector.as_ref(), excluded);
         let ready = condition(READY, &ready, pool.generation, &status.conditions, now);
         let counts = &work.status.counts;
         let wanted = IPAddressPoolStatus {
@@ -161,6 +163,25 @@ impl Core {
         }
         work.busy = true;
         self.jobs.push_back(Job::Pool { pool: Box::new(pool.clone()), status: Box::new(wanted) });
+    }
+
+    /// Which nodes may announce a pool's addresses, or what they say of themselves, has changed.
+    pub(super) fn candidates_changed(&mut self) {
+        let pools: Vec<PoolName> = self.index.pools.keys().cloned().collect();
+        for pool in pools {
+            self.gather(Wake::Pool(pool));
+        }
+    }
+
+    /// Whether every node that could announce the pool's addresses bears the label that excludes it, so that the label
+    /// is ignored (rule B26).
+    fn candidates_are_excluded(&self, name: &PoolName) -> bool {
+        let (Some(pool), Some(nodes)) = (self.index.pools.get(name), &self.index.nodes) else { return false };
+        let Some(meanings) = self.meanings_for(name, &pool.labels) else { return false };
+        let may = |labels: &&Labels| {
+            meanings.is_empty() || meanings.iter().any(|meaning| meaning.selects_node(labels))
+        };
+        announce::all_excluded(nodes.values().filter(may))
     }
 
     pub(super) fn pool_written(&mut self, name: &PoolName, pool: Option<Box<Pool>>) {

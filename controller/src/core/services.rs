@@ -16,7 +16,7 @@ use herald_ipam::{
 use herald_runtime::watch::Change;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::{Core, RETRY_MAX, Wake, state::Work};
+use super::{Core, RETRY_MAX, Wake, state::Work, strikes::Strikes};
 use crate::{
     conditions::{are_shown, condition, find},
     job::{EventJob, EventKind, Job, ServiceStatus, StatusJob, StatusResult},
@@ -30,12 +30,8 @@ use crate::{
 /// How long an address must be without holder before its Service says so: at a move the old holder's entry may go
 /// a moment before the new one comes (rule B24).
 const UNHELD: Duration = Duration::from_secs(3);
-/// The pause after the second restoration of a status that somebody else keeps changing; doubled each time.
-const RESTORE_MIN: Duration = Duration::from_millis(500);
-/// The longest such pause.
+/// The longest pause before a status that somebody else keeps changing is put right again.
 const RESTORE_MAX: Duration = Duration::from_mins(5);
-/// After this time without a change by somebody else they are forgotten.
-const CALM: Duration = Duration::from_mins(10);
 
 /// What is going on with one Service.
 #[derive(Debug, Default)]
@@ -55,8 +51,7 @@ pub(super) struct ServiceWork {
     /// People who changed ingress by hand: to be taken back by the next write.
     restore: bool,
     /// Changes by somebody else that we undid.
-    strikes: u32,
-    struck: Option<Instant>,
+    strikes: Strikes,
     /// Since when an address that was announced has no holder.
     unheld: Option<Instant>,
     /// Since when it has been waiting for its first address; for the metric.
@@ -76,7 +71,7 @@ impl ServiceWork {
             wanted: wanted.unwrap_or_default(),
             refusal: refusal.map(ToString::to_string),
             rival: self.rival.as_ref().map(|rival| rival.managers.as_str()),
-            strikes: self.strikes,
+            strikes: self.strikes.count(),
             writing: self.busy,
         }
     }
@@ -361,26 +356,17 @@ impl Core {
         if !changed || work.restore {
             return None;
         }
-        let since = work.struck.map_or(CALM, |struck| now.saturating_duration_since(struck));
-        if since >= CALM {
-            work.strikes = 0;
+        let pause = work.strikes.pause(now, RESTORE_MAX);
+        if pause.is_some() {
+            return pause;
         }
-        let pause = match work.strikes.checked_sub(1) {
-            None => Duration::ZERO,
-            Some(more) => RESTORE_MIN.saturating_mul(1 << more.min(16)).min(RESTORE_MAX),
-        };
-        if since < pause {
-            return Some(pause.saturating_sub(since));
-        }
-        work.strikes = work.strikes.saturating_add(1);
-        work.struck = Some(now);
+        work.strikes.strike(now);
         tracing::warn!(service = %name, "somebody changed status.loadBalancer.ingress; putting it right");
         None
     }
 
     pub(super) fn status_written(&mut self, job: &StatusJob, result: StatusResult) {
         let name = job.service.owner.service.clone();
-        let now = self.now.monotonic;
         if let Some(work) = self.services.get_mut(&name) {
             work.busy = false;
         }
@@ -399,7 +385,6 @@ impl Core {
                 let by_hand = managers.iter().all(|manager| manager.starts_with("kubectl"));
                 if by_hand && !job.restore {
                     work.restore = true;
-                    work.struck.get_or_insert(now);
                 } else {
                     let managers = managers.join(", ");
                     tracing::warn!(service = %name, managers, "another controller writes this Service's status");

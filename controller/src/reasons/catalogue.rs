@@ -94,8 +94,8 @@ pub mod pool {
     /// Every node is excluded.
     pub const ALL_NODES_EXCLUDED: Explanation = word(
         "AllNodesExcluded",
-        "the spec is in force; every node bears the label node.kubernetes.io/exclude-from-external-load-balancers, \
-         which is therefore ignored",
+        "the spec is in force; every node that may announce its addresses bears the label \
+         node.kubernetes.io/exclude-from-external-load-balancers, which is therefore ignored",
         "remove the label from the nodes that should announce",
     );
     /// Services keep addresses that are not in it any more.
@@ -161,6 +161,34 @@ pub mod advertisement {
         [IN_FORCE, INVALID_SELECTOR, UNKNOWN_POOL, NO_POOL_SELECTED, NO_NODE_SELECTED, TOO_MANY_NODES];
 }
 
+/// `Problem` on a LoadBalancerIP.
+pub mod address {
+    use super::{Explanation, word};
+
+    /// Somebody else wrote what is the controller's.
+    pub const EDITED: Explanation = word(
+        "Edited",
+        "somebody else changed fields that only the controller writes; no Service loses or changes its address by it; \
+         gone ten minutes after the last such change",
+        "leave the fields to the controller: what a Service is to have is said on the Service, a reservation in \
+         spec.claimRef",
+    );
+    /// A reservation that serves nobody.
+    pub const OUTSIDE_POOLS: Explanation = word(
+        "OutsidePools",
+        "the address is reserved, and no pool in force has it to give",
+        "add the address to a pool, or delete the LoadBalancerIP",
+    );
+    /// An object that is of no use to anybody.
+    pub const UNUSED: Explanation = word(
+        "Unused",
+        "no Service has the address and it is reserved for none, so that nobody can get it",
+        "delete the LoadBalancerIP, or set its spec.claimRef",
+    );
+    /// All of them.
+    pub const ALL: [Explanation; 3] = [EDITED, OUTSIDE_POOLS, UNUSED];
+}
+
 /// The page.
 pub fn page() -> String {
     let mut page = String::from(
@@ -215,6 +243,13 @@ pub fn page() -> String {
         "True while it does what it says.",
         advertisement::ALL.into_iter(),
     );
+    section(
+        &mut page,
+        "A LoadBalancerIP: Problem",
+        "There only while something is wrong that no Service can show. (`Conflict`, on the same objects, is the speakers': \
+         another host answers for the address.)",
+        address::ALL.into_iter(),
+    );
     page
 }
 
@@ -240,6 +275,7 @@ mod tests {
             announced::ALL.to_vec(),
             pool::ALL.to_vec(),
             advertisement::ALL.to_vec(),
+            address::ALL.to_vec(),
         ] {
             let codes: BTreeSet<_> = words.iter().map(|word| word.code).collect();
             assert_eq!(codes.len(), words.len(), "{words:?}");

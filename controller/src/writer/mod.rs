@@ -108,6 +108,7 @@ impl Writer {
         Some(match job {
             Job::Take(job) => self.take(job).await,
             Job::Update { address, object } => self.update(address, *object).await,
+            Job::Problem { address, condition } => self.problem(*address, condition).await,
             Job::Read(address) => self.read(address).await,
             Job::Release(job) => self.release(job).await,
             Job::Status(job) => self.status(job).await,

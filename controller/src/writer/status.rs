@@ -1,18 +1,18 @@
-//! The statuses of pools and advertisements.
+//! The statuses of pools and advertisements, and what is said on addresses.
 
-use herald_crds::{IPAddressPool, IPAddressPoolStatus, L2Advertisement};
+use herald_crds::{IPAddressPool, IPAddressPoolStatus, L2Advertisement, LoadBalancerIP, name_of_address};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{
-    Api,
+    Api, Resource as _,
     api::{Patch, PatchParams},
 };
 use serde::Serialize;
 use serde_json::json;
 
-use super::{MANAGER, Writer};
+use super::{Answer, MANAGER, Writer};
 use crate::{
     job::Done,
-    objects::{advertisement::Advertisement, pool::Pool},
+    objects::{address::Address, advertisement::Advertisement, pool::Pool},
 };
 
 impl Writer {
@@ -49,6 +49,37 @@ impl Writer {
             }
         };
         Done::Advertisement(advertisement.name, now)
+    }
+}
+
+impl Writer {
+    /// By server-side apply: holders and conditions of the speakers stand in the same status, and are theirs.
+    pub(super) async fn problem(&self, address: Address, condition: Option<Box<Condition>>) -> Done {
+        let name = name_of_address(address.address);
+        let patch = Patch::Apply(json!({
+            "apiVersion": LoadBalancerIP::api_version(&()), "kind": LoadBalancerIP::kind(&()),
+            "metadata": {
+                "name": name, "uid": address.object.metadata.uid, "resourceVersion": address.version.0.to_string(),
+            },
+            "status": {"conditions": condition.into_iter().collect::<Vec<_>>()},
+        }));
+        // Forced: the condition's type is the controller's alone.
+        let params =
+            PatchParams { field_manager: Some(MANAGER.to_owned()), force: true, ..PatchParams::default() };
+        let api: Api<LoadBalancerIP> = Api::all(self.client.clone());
+        let written = self
+            .settle("apply loadbalancerip status", &name, || api.patch_status(&name, &params, &patch))
+            .await
+            .map_err(Answer::text)
+            .and_then(|object| Address::try_from(object).map_err(|error| error.to_string()));
+        let now = match written {
+            Ok(now) => Some(Box::new(now)),
+            Err(error) => {
+                tracing::debug!(address = name, error, "status not written");
+                None
+            }
+        };
+        Done::Problem(address.address, now)
     }
 }
 

@@ -6,13 +6,14 @@ use serde_json::{Value, json};
 use crate::{SETS, documents, template};
 
 /// The only rights in the whole chart that change anything, beside those of the Job that applies the CRDs.
-const WRITES: [(&str, &str, &str); 11] = [
+const WRITES: [(&str, &str, &str); 12] = [
     ("herald-controller", "services/status", "patch"),
     ("herald-controller", "ipaddresspools/status", "patch"),
     ("herald-controller", "l2advertisements/status", "patch"),
     ("herald-controller", "loadbalancerips", "create"),
     ("herald-controller", "loadbalancerips", "update"),
     ("herald-controller", "loadbalancerips", "delete"),
+    ("herald-controller", "loadbalancerips/status", "patch"),
     ("herald-controller", "events", "create"),
     ("herald-controller", "secrets", "create"),
     ("herald-controller", "leases", "update"),

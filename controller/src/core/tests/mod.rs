@@ -1,5 +1,6 @@
 //! The core, driven directly: recorded objects in, jobs out, carried out by a model of the API server.
 
+mod edits;
 mod leading;
 mod pools;
 mod sharing;

@@ -30,3 +30,17 @@ fn a_pool_of_any_size_is_counted_without_overflow() {
     world.pass(Duration::from_secs(2));
     assert_eq!(world.pool_counts("default"), (2, i64::MAX));
 }
+
+#[test]
+fn a_pool_whose_candidates_are_all_excluded_says_so_whatever_other_nodes_say() {
+    let mut world = World::running(&["10.0.0.0/31"]);
+    world.advertisement("ad", &json!({"nodeSelectors": [{"matchLabels": {"node": "n2"}}]}));
+    world.settle();
+    assert_eq!(world.pool_condition("default"), pair("True", "InForce"));
+    world.exclude("n2");
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.pool_condition("default"), pair("True", "AllNodesExcluded"));
+    world.advertisement("ad", &json!({}));
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.pool_condition("default"), pair("True", "InForce"), "the others may");
+}

@@ -279,6 +279,14 @@ impl World {
         self.run();
     }
 
+    /// Somebody labels a node as excluded from load balancers.
+    pub(super) fn exclude(&mut self, name: &str) {
+        let node = self.nodes.iter_mut().find(|node| node.name == name).unwrap();
+        node.labels
+            .insert("node.kubernetes.io/exclude-from-external-load-balancers".to_owned(), String::new());
+        self.nodes();
+    }
+
     /// Creates or changes a Service: `spec` is merged over `type: LoadBalancer`, IPv4, single stack.
     pub(super) fn service(&mut self, name: &str, annotations: &Value, spec: &Value) {
         let key = ServiceRef::new("shop", name);
@@ -376,6 +384,32 @@ impl World {
         self.run();
     }
 
+    /// Somebody changes a LoadBalancerIP.
+    pub(super) fn edit_address(&mut self, address: &str, edit: impl FnOnce(&mut LoadBalancerIP)) {
+        self.edit_unseen(address, edit);
+        self.tell_address(address);
+    }
+
+    /// The same, and the watch lags behind.
+    pub(super) fn edit_unseen(&mut self, address: &str, edit: impl FnOnce(&mut LoadBalancerIP)) {
+        let mut object = self.address(address).unwrap().clone();
+        edit(&mut object);
+        self.store(object);
+    }
+
+    pub(super) fn tell_address(&mut self, address: &str) {
+        let stored = self.addresses[&address.parse::<IpAddr>().unwrap()].clone();
+        self.handle(Event::Addresses(Change::Applied(stored)));
+        self.run();
+    }
+
+    /// The reason of the condition on a LoadBalancerIP; empty if it has none.
+    pub(super) fn problem(&self, address: &str) -> (String, String) {
+        let status = self.address(address).and_then(|object| object.status.as_ref());
+        let found = status.and_then(|status| status.conditions.iter().find(|it| it.type_ == "Problem"));
+        found.map(|found| (found.reason.clone(), found.message.clone())).unwrap_or_default()
+    }
+
     /// A speaker notes itself as holder, or that it is one no longer.
     pub(super) fn held_by(&mut self, address: &str, node: Option<&str>) {
         let mut object = (*self.addresses[&address.parse::<IpAddr>().unwrap()].object).clone();
@@ -424,6 +458,10 @@ impl World {
 
     pub(super) fn has_marks(&self, name: &str) -> bool {
         self.services[&ServiceRef::new("shop", name)].bears_our_marks()
+    }
+
+    pub(super) fn uid(&self, name: &str) -> String {
+        self.services[&ServiceRef::new("shop", name)].owner.uid.to_string()
     }
 
     pub(super) fn address(&self, address: &str) -> Option<&LoadBalancerIP> {

@@ -7,13 +7,17 @@ use herald_ipam::{
     PublishResult, ReleaseResult, ReleaseThen, ReleaseWhen, ServiceRef, TakeHow, TakeResult, Version,
 };
 use herald_runtime::watch::Change;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::World;
 use crate::{
     core::Event,
     desired,
     job::{Done, Job, ReleaseJob, StatusJob, StatusResult, TakeJob, UpdateResult},
-    objects::{address::owner, service::Ingress},
+    objects::{
+        address::{Address, owner},
+        service::Ingress,
+    },
 };
 
 impl World {
@@ -28,6 +32,8 @@ impl World {
             Job::Read(address) => {
                 Done::Read(address, Ok(self.addresses.get(&address).cloned().map(Box::new)))
             }
+            Job::Problem { address, .. } if self.refuses => Done::Problem(address.address, None),
+            Job::Problem { address, condition } => self.tell_problem(&address, condition.map(|it| *it)),
             Job::Release(job) => self.release(job),
             Job::Status(job) => self.status(job),
             Job::Clear(owner) => {
@@ -103,6 +109,15 @@ impl World {
             }
         };
         Done::Update { address, result }
+    }
+
+    fn tell_problem(&mut self, seen: &Address, condition: Option<Condition>) -> Done {
+        let known = self.addresses.get(&seen.address).filter(|known| known.version == seen.version);
+        let Some(known) = known else { return Done::Problem(seen.address, None) };
+        self.writes.push("problem");
+        let mut object = (*known.object).clone();
+        object.status.get_or_insert_default().conditions = condition.into_iter().collect();
+        Done::Problem(seen.address, Some(Box::new(self.store(object))))
     }
 
     fn release(&mut self, ReleaseJob { release, revision }: ReleaseJob) -> Done {
