@@ -51,7 +51,7 @@ struct Contender<'lab> {
 #[derive(Args)]
 pub(crate) struct Options {
     /// How often
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 50)]
     pub(crate) runs: u8,
     /// How many nodes, all of whose kube-proxies run on this machine's cores
     #[arg(long, default_value_t = 3)]

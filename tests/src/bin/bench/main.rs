@@ -70,7 +70,7 @@ fn main() -> Result<()> {
         Benchmark::Answers { vips } => answers::run(&vips),
         Benchmark::Loss { seconds, percent } => loss::run(Duration::from_secs(seconds), percent),
         Benchmark::All => {
-            for (nodes, runs) in [(3, 100), (1, 50)] {
+            for (nodes, runs) in [(3, 50), (1, 25)] {
                 create::run(create::Options { runs, nodes, herald_only: false, beside: None })?;
             }
             node_loss::run(30, METALLB_RUNS, false)?;
