@@ -8,7 +8,7 @@ CARGO ?= cargo
 TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/herald-lab/tools
 CARGO_DENY_VERSION := 0.20.2
 ACTIONLINT_VERSION := 1.7.12
-# Also in tests/src/programs.rs.
+# Also in tests/src/programs.rs, beside the Helm 3 that the chart is tested with.
 HELM_VERSION := 4.3.1
 HELM ?= $(TOOLS)/bin/helm-$(HELM_VERSION)
 BUILDS := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)

@@ -10,6 +10,7 @@ use std::{
     hash::{Hash as _, Hasher as _},
     path::{Path, PathBuf},
     process::Command,
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -29,9 +30,6 @@ const RIVALS: (&str, &[&str]) = ("tests/rivals", &["go.mod", "go.sum"]);
 const METALLB: &str = "go.universe.tf/metallb";
 /// Its manifests within it, for its own layer-2 mode.
 const METALLB_MANIFEST: &str = "config/manifests/metallb-native.yaml";
-
-/// The helm that the full cluster uses, also in the Makefile.
-const HELM_VERSION: &str = "4.3.1";
 
 /// How often a long build says that it goes on.
 const REPORT: Duration = Duration::from_secs(30);
@@ -110,6 +108,71 @@ impl Program {
     }
 }
 
+/// A helm that the chart is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Helm {
+    /// The one that the full cluster uses; another where `HELM` names it.
+    Four,
+    /// What many still have.
+    Three,
+}
+
+impl Helm {
+    /// Each of them.
+    pub const ALL: [Self; 2] = [Self::Four, Self::Three];
+
+    /// The version that is built; that of Helm 4 stands in the Makefile, too.
+    fn version(self) -> &'static str {
+        match self {
+            Self::Four => "4.3.1",
+            Self::Three => "3.22.0",
+        }
+    }
+
+    /// Go's package, and flags of its linker.
+    fn package(self) -> (String, String) {
+        let stripped = "-s -w".to_owned();
+        match self {
+            Self::Four => ("helm.sh/helm/v4/cmd/helm".to_owned(), stripped),
+            Self::Three => {
+                // As its own Makefile does: otherwise `helm template` takes the cluster to be Kubernetes 1.20.
+                let minor =
+                    "pkg/chartutil.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=37";
+                ("helm.sh/helm/v3/cmd/helm".to_owned(), format!("{stripped} -X helm.sh/helm/v3/{minor}"))
+            }
+        }
+    }
+
+    /// The program, built once per machine.
+    pub fn program(self, progress: &Progress) -> Result<PathBuf> {
+        // Tests of one process ask at the same time.
+        static BUILDING: Mutex<()> = Mutex::new(());
+        let own = env::var_os("HELM").filter(|own| !own.is_empty() && self == Self::Four);
+        if let Some(own) = own {
+            return Ok(PathBuf::from(own));
+        }
+        let dir = cache_dir()?.join("tools/bin");
+        let file = dir.join(format!("helm-{}", self.version()));
+        let _one = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
+        if file.is_file() {
+            return Ok(file);
+        }
+        let partial = dir.join(format!("helm-partial-{}", std::process::id()));
+        std::fs::create_dir_all(&partial).with_context(|| format!("creating {}", partial.display()))?;
+        let (package, flags) = self.package();
+        let mut compiler = Command::new("go");
+        compiler
+            .env("GOBIN", &partial)
+            .env("CGO_ENABLED", "0")
+            .args(["install", "-trimpath", "-ldflags", &flags])
+            .arg(format!("{package}@v{}", self.version()));
+        compile(&mut compiler, &format!("helm {}", self.version()), "two minutes", progress)?;
+        std::fs::rename(partial.join("helm"), &file)?;
+        std::fs::remove_dir(&partial)?;
+        Ok(file)
+    }
+}
+
 /// The root of the source tree.
 pub fn workspace() -> PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -156,30 +219,6 @@ pub fn images() -> Result<Vec<PathBuf>> {
         bail!("{} is missing: `make image` writes it", missing.display());
     }
     Ok(files.to_vec())
-}
-
-/// helm: the one that `HELM` names, else the pinned version, built once per machine.
-pub fn helm(progress: &Progress) -> Result<PathBuf> {
-    if let Some(own) = env::var_os("HELM").filter(|own| !own.is_empty()) {
-        return Ok(PathBuf::from(own));
-    }
-    let dir = cache_dir()?.join("tools/bin");
-    let file = dir.join(format!("helm-{HELM_VERSION}"));
-    if file.is_file() {
-        return Ok(file);
-    }
-    let partial = dir.join(format!("helm-partial-{}", std::process::id()));
-    std::fs::create_dir_all(&partial).with_context(|| format!("creating {}", partial.display()))?;
-    let mut compiler = Command::new("go");
-    compiler
-        .env("GOBIN", &partial)
-        .env("CGO_ENABLED", "0")
-        .args(["install", "-trimpath", "-ldflags", "-s -w"])
-        .arg(format!("helm.sh/helm/v4/cmd/helm@v{HELM_VERSION}"));
-    compile(&mut compiler, &format!("helm {HELM_VERSION}"), "two minutes", progress)?;
-    std::fs::rename(partial.join("helm"), &file)?;
-    std::fs::remove_dir(&partial)?;
-    Ok(file)
 }
 
 /// MetalLB: its programs as its own module builds them, and what `kubectl apply` installs.

@@ -2,7 +2,11 @@
 
 use anyhow::{Context as _, Result, bail, ensure};
 use herald_crds::IPAddressPool;
-use herald_lab::shared::{Case, lab};
+use herald_lab::{
+    Process,
+    services::addresses,
+    shared::{Case, lab, lab_alone},
+};
 use kube::{Api, runtime::wait::await_condition};
 
 /// Asserts that Services can still get what they could before.
@@ -135,4 +139,40 @@ fn a_pool_that_overlaps_another_is_not_ready_and_names_it() -> Result<()> {
 #[test]
 fn a_pool_with_a_reversed_range_is_not_ready() -> Result<()> {
     pool_not_ready("reversed", "192.168.1.20-192.168.1.10", "InvalidSpec", "192.168.1.20")
+}
+
+/// Writes an address into the Service's status as MetalLB's controller does.
+fn written_by_another(case: &Case, service: &str) -> Result<()> {
+    let status = r#"{"status":{"loadBalancer":{"ingress":[{"ip":"192.0.2.9"}]}}}"#;
+    let patch = ["patch", "service", service, "--subresource=status", "--type=merge", "-p", status];
+    case.kubectl(&[&patch[..], &["--field-manager=metallb-controller"]].concat()).map(drop)
+}
+
+#[test]
+fn what_another_load_balancer_serves_is_left_to_it_and_it_is_named() -> Result<()> {
+    let (_alone, lab) = lab_alone()?;
+    let case = Case::in_lab(lab, "beside-another")?;
+    let theirs: Vec<std::net::IpAddr> = vec!["192.0.2.9".parse()?];
+
+    // The other was first.
+    lab.controller(Process::kill)?;
+    case.apply_service("first", "", "")?;
+    written_by_another(&case, "first")?;
+    lab.start_controller_again()?;
+    let message = case.await_refusal("first", "AdoptionRefused")?;
+    ensure!(message.contains("192.0.2.9"), "{message}");
+
+    // The other came second, and writes over what Herald has given.
+    case.apply_service("second", "", "")?;
+    case.address("second")?;
+    written_by_another(&case, "second")?;
+    let message = case.await_refusal("second", "AnotherController")?;
+    ensure!(message.contains("metallb-controller"), "{message}");
+
+    others_go_on(&case)?;
+    for service in ["first", "second"] {
+        let shown = addresses(&lab.service(case.namespace(), service)?);
+        ensure!(shown == theirs, "{service} shows {shown:?}: it was not left alone");
+    }
+    Ok(())
 }

@@ -4,15 +4,22 @@
 
 #[path = "chart/cluster.rs"]
 mod cluster;
+#[path = "chart/release.rs"]
+mod release;
 #[path = "chart/rendered.rs"]
 mod rendered;
 #[path = "chart/values.rs"]
 mod values;
+#[path = "chart/versions.rs"]
+mod versions;
 
 use std::{path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result, bail};
-use herald_lab::{Progress, programs};
+use herald_lab::{
+    Progress,
+    programs::{self, Helm},
+};
 use serde_json::Value;
 
 /// The sets of values that everything is checked with, as arguments of helm.
@@ -36,7 +43,12 @@ fn chart() -> PathBuf {
 
 /// Runs helm without a cluster.
 fn helm(args: &[&str]) -> Result<String> {
-    let output = Command::new(programs::helm(&Progress::quiet())?)
+    helm_of(Helm::Four, args)
+}
+
+/// Runs one of the helms without a cluster.
+fn helm_of(helm: Helm, args: &[&str]) -> Result<String> {
+    let output = Command::new(helm.program(&Progress::quiet())?)
         .current_dir(programs::workspace())
         .env("KUBECONFIG", "/dev/null")
         .args(args)
@@ -44,7 +56,7 @@ fn helm(args: &[&str]) -> Result<String> {
         .context("starting helm")?;
     if !output.status.success() {
         bail!(
-            "helm {}: {}{}",
+            "helm {helm:?}: {}: {}{}",
             args.join(" "),
             String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr)
@@ -55,7 +67,11 @@ fn helm(args: &[&str]) -> Result<String> {
 
 /// What the chart renders with `more` arguments.
 fn template(more: &[&str]) -> Result<String> {
-    helm(&[&["template", "herald", "charts/herald", "--namespace=herald-system"], more].concat())
+    template_of(Helm::Four, more)
+}
+
+fn template_of(helm: Helm, more: &[&str]) -> Result<String> {
+    helm_of(helm, &[&["template", "herald", "charts/herald", "--namespace=herald-system"], more].concat())
 }
 
 /// The documents of a YAML text.

@@ -13,7 +13,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use herald_lab::{Cluster, ClusterPlan, Progress, programs};
+use herald_lab::{
+    Cluster, ClusterPlan, Progress,
+    programs::{self, Helm},
+};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// In the order in which a user would come by them; each marked block exactly once.
@@ -93,7 +96,7 @@ fn programs_of(cluster: &Cluster) -> Result<PathBuf> {
     fs::create_dir(&dir)?;
     let (kubectl, flags) = cluster.kubectl_program();
     let flags = flags.iter().fold(String::new(), |all, flag| format!("{all} '{flag}'"));
-    let helm = programs::helm(&Progress::new())?;
+    let helm = Helm::Four.program(&Progress::new())?;
     let kubeconfig = cluster.control_plane().admin_kubeconfig();
     let client = cluster.client().netns.name();
     let mut scripts = BTreeMap::new();

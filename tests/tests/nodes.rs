@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use herald_lab::{
-    Plan,
+    Lab, Plan, Process,
     services::holders,
     shared::{Case, example, lab_alone},
 };
@@ -66,5 +66,58 @@ fn a_single_node_serves_although_kubeadm_labels_it_as_excluded() -> Result<()> {
     let address = *lab.await_addresses("default", "web")?.first().context("an address")?;
     let page = lab.client().http_get_until_ok(address, 80, Duration::from_secs(20))?;
     ensure!(page.node() == Some("n1"), "{page:?}");
+    // Nothing is left to choose from, so the label counts for nothing; the pool says so.
+    await_reason(&lab, "ipaddresspool/default", "AllNodesExcluded")
+}
+
+/// Waits until the object's condition `Ready` has this reason.
+fn await_reason(lab: &Lab, object: &str, reason: &str) -> Result<()> {
+    let ready = r#"jsonpath={.status.conditions[?(@.type=="Ready")].reason}"#;
+    lab.kubectl(&["wait", object, &format!("--for={ready}={reason}"), "--timeout=20s"]).map(drop)
+}
+
+/// The reason and the message for which nobody announces the Service's address.
+fn unannounced(case: &Case, service: &str) -> Result<(String, String)> {
+    case.address(service)?;
+    let lab = case.lab();
+    let condition =
+        lab.await_service_condition(case.namespace(), service, "heraldlb.io/Announced", "False")?;
+    Ok((condition.reason, condition.message))
+}
+
+#[test]
+fn where_no_speaker_runs_the_service_gets_its_address_and_says_that_nobody_answers() -> Result<()> {
+    let (_alone, lab) = lab_alone()?;
+    let case = Case::in_lab(lab, "speechless")?;
+    for node in lab.nodes() {
+        node.speaker(Process::kill)?;
+    }
+    case.apply_service("web", "", "")?;
+    let said = unannounced(&case, "web");
+    for node in lab.nodes() {
+        node.start_speaker()?;
+    }
+    let (reason, message) = said?;
+    ensure!(reason == "NoHolder", "{reason}: {message}");
+    lab.await_holder(case.address("web")?)?;
     Ok(())
+}
+
+#[test]
+fn an_advertisement_that_selects_no_node_is_named_by_the_service_and_by_itself() -> Result<()> {
+    let (_alone, lab) = lab_alone()?;
+    let case = Case::in_lab(lab, "nowhere")?;
+    lab.kubectl_apply(
+        "{apiVersion: heraldlb.io/v1beta1, kind: L2Advertisement, metadata: {name: nowhere}, \
+         spec: {ipAddressPools: [special], nodeSelectors: [{matchLabels: {rack: none}}]}}",
+    )?;
+    let outcome = (|| {
+        await_reason(lab, "l2advertisement/nowhere", "NoNodeSelected")?;
+        case.apply_service("web", "annotations: {heraldlb.io/address-pool: special}", "")?;
+        let (reason, message) = unannounced(&case, "web")?;
+        ensure!(reason == "NoNodeQualifies", "{reason}: {message}");
+        Ok(())
+    })();
+    lab.kubectl(&["delete", "l2advertisement", "nowhere"])?;
+    outcome
 }

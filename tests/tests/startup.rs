@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use herald_lab::{
-    Lab, Node, Plan, Process, ProxyMode, programs,
+    Lab, Netns, Node, Plan, Process, ProxyMode, programs,
     shared::{Case, lab_alone},
 };
 
@@ -98,9 +98,13 @@ fn second_controller(lab: &Lab, account: &str, admin_addr: &str) -> Result<Proce
 
 /// What a controller's admin address answers.
 fn ask_controller(lab: &Lab, admin_addr: &str, path: &str) -> Result<String> {
+    ask(&lab.control_plane().host().netns, admin_addr, path)
+}
+
+fn ask(netns: &Netns, admin_addr: &str, path: &str) -> Result<String> {
     let to = admin_addr.to_owned();
     // A socket stays in the namespace that it was made in.
-    let mut stream = lab.control_plane().host().netns.run(move || TcpStream::connect(to))??;
+    let mut stream = netns.run(move || TcpStream::connect(to))??;
     stream.set_read_timeout(Some(PATIENCE))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {admin_addr}\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
@@ -173,6 +177,57 @@ fn a_controller_without_crds_says_so_and_is_ready_once_they_are_there() -> Resul
     ])?;
     lab.kubectl_apply_file(&programs::workspace().join("crds/manifests"))?;
     readyz(&["200 OK"])
+}
+
+/// Waits until the `/readyz` of a speaker that was started on `node` by hand holds `words`.
+fn speaker_lacks(lab: &Lab, node: &Node, kubeconfig: &Path, words: &str) -> Result<()> {
+    const ADMIN: &str = "127.0.0.1:7999";
+    let keys = lab.dir().join("keys-by-hand");
+    std::fs::create_dir_all(&keys)?;
+    std::fs::write(keys.join("cluster-id"), "0123456789abcdef")?;
+    std::fs::write(keys.join("key-0"), "00".repeat(32))?;
+    let (keys, kubeconfig) = (keys.display().to_string(), kubeconfig.display().to_string());
+    let flags =
+        ["--node-name", node.name(), "--key-dir", &keys, "--kubeconfig", &kubeconfig, "--admin-addr", ADMIN];
+    let binary = programs::herald("herald-speaker")?;
+    let log = node.dir().join("lacking.log");
+    let speaker = Process::start(&node.host.netns, "the speaker by hand", &binary, flags, &log)?;
+    let begun = Instant::now();
+    loop {
+        // It listens a moment after it was started.
+        let answer = ask(&node.host.netns, ADMIN, "/readyz").unwrap_or_else(|error| format!("{error:#}"));
+        if answer.contains(words) {
+            ensure!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+            break;
+        }
+        ensure!(begun.elapsed() < PATIENCE, "/readyz does not say {words:?}: {answer}");
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+    ensure!(speaker.terminate()?.success(), "{}", speaker.last_words());
+    Ok(())
+}
+
+#[test]
+fn a_speaker_without_crds_or_rights_names_the_watch_and_what_it_needs() -> Result<()> {
+    let lab = Plan::nodes(1).without_herald().start()?;
+    let node = lab.node("n1")?;
+    let admin = lab.control_plane().admin_kubeconfig();
+    let crds = "watch loadbalancerips: the API server doesn't know loadbalancerips: install Herald's CRDs";
+    speaker_lacks(&lab, node, &admin, crds)?;
+
+    lab.kubectl_apply_file(&programs::workspace().join("crds/manifests"))?;
+    lab.kubectl_apply(
+        "{apiVersion: v1, kind: List, items: [
+           {apiVersion: v1, kind: Namespace, metadata: {name: herald-system}},
+           {apiVersion: v1, kind: ServiceAccount, metadata: {namespace: herald-system, name: nobody}}]}",
+    )?;
+    let nobody = lab.account_kubeconfig("nobody")?;
+    let grant = "RBAC refuses: grant this service account get, list and watch on";
+    speaker_lacks(&lab, node, &nobody, &format!("watch nodes: {grant} nodes"))?;
+    lab.kubectl(&["create", "clusterrole", "see-nodes", "--verb=get,list,watch", "--resource=nodes"])?;
+    let binding = ["create", "clusterrolebinding", "see-nodes", "--clusterrole=see-nodes"];
+    lab.kubectl(&[&binding[..], &["--serviceaccount=herald-system:nobody"]].concat())?;
+    speaker_lacks(&lab, node, &nobody, &format!("watch loadbalancerips: {grant} loadbalancerips"))
 }
 
 #[test]

@@ -2,12 +2,17 @@
 
 use anyhow::Result;
 
-use crate::{programs, site::Site};
+use crate::{programs::Helm, site::Site};
 
 impl Site {
     /// Runs helm and gives what it printed.
     pub fn helm(&self, args: &[&str]) -> Result<String> {
-        let helm = programs::helm(self.progress())?.display().to_string();
+        self.helm_of(Helm::Four, args)
+    }
+
+    /// The same by one of the helms that the chart is for.
+    pub fn helm_of(&self, helm: Helm, args: &[&str]) -> Result<String> {
+        let helm = helm.program(self.progress())?.display().to_string();
         let kubeconfig = self.control_plane().admin_kubeconfig();
         // Its caches and repositories are this lab's, not the person's.
         let home = format!("HOME={}", self.dir().display());

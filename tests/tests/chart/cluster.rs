@@ -1,14 +1,14 @@
 //! The chart at a real API server: every object is valid, the warnings tell what is so, uninstalling keeps what it must.
 
 use anyhow::{Context as _, Result, bail, ensure};
-use herald_lab::{HERALD_NAMESPACE, Lab, Plan};
+use herald_lab::{HERALD_NAMESPACE, Lab, Plan, programs::Helm};
 use serde_json::{Value, json};
 
 use crate::{SETS, chart, documents, template};
 
 /// Where a CRD says which version it is.
-const CRD_VERSION: &str = r"jsonpath={.metadata.annotations.heraldlb\.io/crd-version}";
-const NAMESPACE: &str = "--namespace=herald-system";
+pub(crate) const CRD_VERSION: &str = r"jsonpath={.metadata.annotations.heraldlb\.io/crd-version}";
+pub(crate) const NAMESPACE: &str = "--namespace=herald-system";
 
 /// What a cluster looks like, and what the notes must say (or, with `!`, must not).
 struct Situation {
@@ -114,10 +114,11 @@ const SITUATIONS: [Situation; 11] = [
         what: "only excluded nodes, whose addresses are in the pool",
         manifest: "",
         commands: &[&["label", "node", "n1", "node.kubernetes.io/exclude-from-external-load-balancers="]],
-        values: &["--set=pools[0].addresses={192.168.0.0/24}"],
+        values: &["--set=pools[0].addresses={192.168.0.0/24,fd98::/57}"],
         says: &[
             "Every node that runs a speaker (n1) has the label",
             "192.168.0.11 of node n1 lies in 192.168.0.0/24 of pool default",
+            "fd98::11 of node n1 lies in fd98::/57 of pool default",
         ],
         undo: &[&["label", "node", "n1", "node.kubernetes.io/exclude-from-external-load-balancers-"]],
     },
@@ -127,6 +128,7 @@ const SITUATIONS: [Situation; 11] = [
         commands: &[],
         values: &[
             "--set=pools[0].addresses={192.168.0.0/24},pools[0].excluded={192.168.0.1-192.168.0.9,192.168.0.8/29}",
+            "--set=pools[1].name=six,pools[1].addresses={fd98::/64},pools[1].excluded={fd98::1-fd98::ff}",
         ],
         says: &["!of node n1 lies in"],
         undo: &[],
@@ -169,7 +171,8 @@ spec:
     spec: {containers: [{name: controller, image: metallb, args: [--port=7472]}]}
 ";
 
-fn lab() -> Result<Lab> {
+/// A control plane and a node, without Herald.
+pub(crate) fn lab() -> Result<Lab> {
     let lab = Plan::nodes(1).without_herald().start()?;
     lab.kubectl(&["label", "node", "n1", "kubernetes.io/os=linux"])?;
     lab.create_namespace(HERALD_NAMESPACE)?;
@@ -177,8 +180,12 @@ fn lab() -> Result<Lab> {
 }
 
 fn install(lab: &Lab, more: &[&str]) -> Result<String> {
+    install_by(Helm::Four, lab, more)
+}
+
+fn install_by(helm: Helm, lab: &Lab, more: &[&str]) -> Result<String> {
     let chart = chart().display().to_string();
-    lab.helm(&[&["install", "herald", &chart, NAMESPACE], more].concat())
+    lab.helm_of(helm, &[&["install", "herald", &chart, NAMESPACE], more].concat())
 }
 
 /// The kubectl file of a text.
@@ -284,19 +291,29 @@ fn a_namespace_that_would_refuse_the_speaker_is_named_with_the_command_that_allo
 
 #[test]
 fn one_release_per_cluster_and_uninstalling_keeps_addresses_and_crds() -> Result<()> {
+    install_change_and_uninstall(Helm::Four)
+}
+
+#[test]
+fn helm_3_installs_changes_and_uninstalls_as_helm_4_does() -> Result<()> {
+    install_change_and_uninstall(Helm::Three)
+}
+
+fn install_change_and_uninstall(helm: Helm) -> Result<()> {
     let lab = lab()?;
     let pool = ["--set=pools[0].addresses={192.168.0.240-192.168.0.250}"];
-    let notes = install(&lab, &pool)?;
+    let notes = install_by(helm, &lab, &pool)?;
     ensure!(notes.contains(ALLOW_SPEAKER), "{notes}");
 
     let chart = chart().display().to_string();
     // As the notes have it: one value changes, and the pool stays.
     let change = ["--reset-then-reuse-values", "--set=loadBalancerClass=heraldlb.io/l2", "--dry-run=server"];
-    let upgrade = lab.helm(&[&["upgrade", "herald", &chart, NAMESPACE][..], &change].concat())?;
+    let upgrade = lab.helm_of(helm, &[&["upgrade", "herald", &chart, NAMESPACE][..], &change].concat())?;
     ensure!(upgrade.contains("192.168.0.240-192.168.0.250"), "{upgrade}");
     ensure!(!upgrade.contains(ALLOW_SPEAKER), "the speakers run, and yet:\n{upgrade}");
 
-    let second = lab.helm(&["install", "second", &chart, "--namespace=elsewhere", "--create-namespace"]);
+    let second =
+        lab.helm_of(helm, &["install", "second", &chart, "--namespace=elsewhere", "--create-namespace"]);
     let Err(error) = second else { bail!("a second release was installed") };
     let error = format!("{error:#}");
     ensure!(error.contains("release \"herald\" in namespace \"herald-system\""), "{error}");
@@ -305,14 +322,14 @@ fn one_release_per_cluster_and_uninstalling_keeps_addresses_and_crds() -> Result
         "{apiVersion: heraldlb.io/v1beta1, kind: LoadBalancerIP, metadata: {name: 192.168.0.240}, \
          spec: {address: 192.168.0.240, claimRef: {namespace: shop, name: web}}}",
     )?;
-    lab.helm(&["uninstall", "herald", NAMESPACE])?;
+    lab.helm_of(helm, &["uninstall", "herald", NAMESPACE])?;
     lab.kubectl(&["get", "loadbalancerip", "192.168.0.240"])?;
     let kinds = "clusterroles,clusterrolebindings,roles,rolebindings";
     let left = lab.kubectl(&["get", kinds, "--all-namespaces", "-o", "name"])?;
     ensure!(!left.contains("herald"), "{left}");
 
     // Helm 3 leaves the CRDs of an earlier release as they are; the Job does not.
-    let hooks = hooks(&install(&lab, &["--dry-run=server"])?)?;
+    let hooks = hooks(&install_by(helm, &lab, &["--dry-run=server"])?)?;
     ensure!(hooks == "pre-upgrade", "{hooks}");
     let version = lab.kubectl(&["get", "crd", "loadbalancerips.heraldlb.io", "-o", CRD_VERSION])?;
     lab.kubectl(&[
@@ -322,12 +339,12 @@ fn one_release_per_cluster_and_uninstalling_keeps_addresses_and_crds() -> Result
         "heraldlb.io/crd-version=0",
         "--overwrite",
     ])?;
-    let hooks = self::hooks(&install(&lab, &["--dry-run=server"])?)?;
+    let hooks = self::hooks(&install_by(helm, &lab, &["--dry-run=server"])?)?;
     ensure!(hooks == "pre-install,pre-upgrade", "older CRDs, but: {hooks}");
     let version = format!("heraldlb.io/crd-version={version}");
     lab.kubectl(&["annotate", "crd", "loadbalancerips.heraldlb.io", &version, "--overwrite"])?;
 
-    install(&lab, &pool)?;
+    install_by(helm, &lab, &pool)?;
     Ok(())
 }
 

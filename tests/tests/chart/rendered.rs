@@ -1,9 +1,10 @@
 //! What is rendered, looked at without a cluster.
 
 use anyhow::{Context as _, Result, ensure};
+use herald_lab::programs::Helm;
 use serde_json::{Value, json};
 
-use crate::{SETS, documents, template};
+use crate::{SETS, documents, template, template_of};
 
 /// The only rights in the whole chart that change anything, beside those of the Job that applies the CRDs.
 const WRITES: [(&str, &str, &str); 12] = [
@@ -34,6 +35,15 @@ fn one<'a>(documents: &'a [Value], kind: &str, name: &str) -> Result<&'a Value> 
 fn the_same_values_render_the_same_text() -> Result<()> {
     for (set, args) in SETS {
         ensure!(template(args)? == template(args)?, "{set}: two renderings differ");
+    }
+    Ok(())
+}
+
+#[test]
+fn helm_3_renders_the_same_objects() -> Result<()> {
+    for (set, args) in SETS {
+        let of = |helm: Helm| documents(&template_of(helm, args)?);
+        ensure!(of(Helm::Three)? == of(Helm::Four)?, "{set}: Helm 3 renders something else");
     }
     Ok(())
 }

@@ -1,12 +1,13 @@
 //! Values: all have a schema, and wrong ones are refused with their path and what is allowed.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use herald_lab::programs::Helm;
 use serde_json::Value;
 
-use crate::{file, helm, template};
+use crate::{documents, file, helm_of, template, template_of};
 
 /// Arguments that are refused, and words that the refusal must hold.
-const REFUSED: [(&[&str], &[&str]); 31] = [
+const REFUSED: [(&[&str], &[&str]); 38] = [
     (&["--set=pool=x"], &["additional properties 'pool' not allowed"]),
     (&["--set=speaker.profil=fast"], &["'/speaker'", "'profil' not allowed"]),
     (&["--set=speaker.profile=quick"], &["'/speaker/profile'", "'default', 'fast'"]),
@@ -44,6 +45,9 @@ const REFUSED: [(&[&str], &[&str]); 31] = [
     (&["--set=pools[0].addresses={10.0.0.9-10.0.0.1}"], &["pools[0].addresses[0]", "START first"]),
     (&["--set=pools[0].addresses={10.0.0.0/33}"], &["pools[0].addresses[0]"]),
     (&["--set=pools[0].addresses={fd00::/129}"], &["pools[0].addresses[0]"]),
+    (&["--set=pools[0].addresses={fd00::9-fd00::1}"], &["pools[0].addresses[0]", "START first"]),
+    (&["--set=pools[0].addresses={fd00::12345}"], &["pools[0].addresses[0]"]),
+    (&["--set=pools[0].addresses={192.168.1.10-fd98::1}"], &["pools[0].addresses[0]"]),
     (
         &["--set=pools[0].addresses={10.0.0.1},pools[1].addresses={10.0.0.2}"],
         &["pools[1] is called \"default\", as pools[0] is"],
@@ -51,14 +55,21 @@ const REFUSED: [(&[&str], &[&str]); 31] = [
     (&["--set=metrics.podMonitor.enabled=true"], &["speaker.adminListen to NodeIP"]),
     (&["--set=metrics.podMonitor.enabled=true,metrics.serviceMonitor.enabled=true"], &["scraped twice"]),
     (&["--set=speaker.adminPort=7480"], &["controller.adminPort and speaker.adminPort"]),
+    (&["--set=image=null"], &["missing property 'image'"]),
+    (&["--set=metrics.podMonitor=null"], &["'/metrics'", "missing property 'podMonitor'"]),
+    (&["--set=speaker.adminPort=null"], &["'/speaker'", "missing property 'adminPort'"]),
+    (&["--set=image.tag=1.2.3", DIGEST], &["speaker.image.digest is set", "--set controller.image.digest=,"]),
 ];
+
+const DIGEST: &str = "--set=speaker.image.digest=\
+                      sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
 #[test]
 fn a_wrong_value_is_refused_with_its_path_and_what_is_allowed() -> Result<()> {
     let mut wrong = Vec::new();
-    for (args, words) in REFUSED {
-        match template(args) {
-            Ok(_) => wrong.push(format!("{args:?} was taken")),
+    for ((args, words), helm) in REFUSED.into_iter().flat_map(|each| Helm::ALL.map(|helm| (each, helm))) {
+        match template_of(helm, args) {
+            Ok(_) => wrong.push(format!("{args:?} was taken by {helm:?}")),
             Err(error) => {
                 let error = format!("{error:#}");
                 for word in words.iter().filter(|word| !error.contains(**word)) {
@@ -68,6 +79,16 @@ fn a_wrong_value_is_refused_with_its_path_and_what_is_allowed() -> Result<()> {
         }
     }
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+#[test]
+fn what_may_be_missing_may_be_null() -> Result<()> {
+    let absent =
+        ["pools", "speaker.podLabels", "speaker.nodeSelector", "speaker.resources", "controller.affinity"];
+    for value in absent {
+        documents(&template(&[&format!("--set={value}=null")])?).with_context(|| value.to_owned())?;
+    }
     Ok(())
 }
 
@@ -123,7 +144,9 @@ fn compare(path: &str, values: &Value, schema: &Value, wrong: &mut Vec<String>) 
 #[test]
 fn lint_finds_nothing() -> Result<()> {
     for (_, args) in crate::SETS {
-        helm(&[&["lint", "--strict", "charts/herald"], args].concat())?;
+        for helm in Helm::ALL {
+            helm_of(helm, &[&["lint", "--strict", "charts/herald"], args].concat())?;
+        }
     }
     Ok(())
 }
