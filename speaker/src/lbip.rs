@@ -16,7 +16,7 @@ use herald_runtime::watch::Change;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Deserializer};
 
-/// The part of a `LoadBalancerIP` that a speaker reads; managedFields, labels and Services are never built.
+/// The part of a `LoadBalancerIP` that a speaker reads; managedFields and labels are never built.
 #[derive(Clone, Debug, Deserialize, kube::Resource)]
 #[resource(inherit = herald_crds::LoadBalancerIP)]
 pub struct LeanLbip {
@@ -34,7 +34,18 @@ struct LeanSpec {
     #[serde(default)]
     revision: u64,
     #[serde(default)]
+    services: Vec<LeanService>,
+    #[serde(default)]
     announce: Option<LeanAnnounce>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct LeanService {
+    // For a label of metrics: no reason to take the whole object for broken.
+    #[serde(default)]
+    namespace: String,
+    #[serde(default)]
+    name: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -102,6 +113,14 @@ pub struct Lbip {
     pub spec: Result<VipSpec, String>,
     /// This node's own entry in `status.holders`.
     pub own_entry: Option<SeenEntry>,
+    /// The Services it is for, each as `namespace/name`, with [`Lbip::BETWEEN`] between them: one text, as there are
+    /// thousands of it.
+    pub services: Box<str>,
+}
+
+impl Lbip {
+    /// In no name of anything.
+    pub const BETWEEN: char = ',';
 }
 
 /// An object whose name is no address.
@@ -144,7 +163,14 @@ impl LeanLbip {
             .entries()
             .find(|holder| holder.node == me)
             .map(|holder| SeenEntry { interface: holder.interface.clone(), mac: holder.mac.clone() });
-        Ok(Lbip { vip, spec: self.spec(vip), own_entry })
+        Ok(Lbip { vip, spec: self.spec(vip), own_entry, services: self.services() })
+    }
+
+    fn services(&self) -> Box<str> {
+        let services = self.spec.iter().flatten().flat_map(|spec| &spec.services);
+        let names: Vec<String> =
+            services.map(|service| format!("{}/{}", service.namespace, service.name)).collect();
+        names.join(&Lbip::BETWEEN.to_string()).into()
     }
 
     fn spec(&self, vip: IpAddr) -> Result<VipSpec, String> {
@@ -422,6 +448,7 @@ mod tests {
         let lbip = read("fd00-10--1", &spec).unwrap();
         let entry = SeenEntry { interface: "eth0".to_owned(), mac: "02:00:00:00:00:01".to_owned() };
         assert_eq!(lbip.own_entry, Some(entry));
+        assert_eq!(&*lbip.services, "a/b");
         let expected = VipSpec {
             vip: vip("fd00:10::1"),
             revision: Revision(9),

@@ -22,4 +22,5 @@ pub mod ports;
 pub mod start;
 pub mod state;
 pub mod status;
+pub mod users;
 pub mod writer;

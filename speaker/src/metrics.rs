@@ -17,7 +17,10 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::link::{Controls, Inspection, Wake};
+use crate::{
+    link::{Controls, Inspection, Wake},
+    users::Users,
+};
 
 /// Longest wait for the L2 thread at a scrape; it answers within one turn of its loop.
 const PATIENCE: Duration = Duration::from_millis(250);
@@ -141,8 +144,8 @@ const MISSED: Declared = Declared::counter(
 const HOLDINGS: Declared = Declared::gauge("herald_speaker_holdings", &[], "Addresses held by this node");
 const ANNOUNCED: Declared = Declared::gauge(
     "herald_speaker_announced",
-    &["ip", "node", "interface", "protocol"],
-    "1 for each address that this node answers for",
+    &["service", "ip", "node", "interface", "protocol"],
+    "1 for each Service (namespace/name) and address that this node answers for",
 );
 const L2_REQUESTS: Declared = Declared::counter(
     "herald_layer2_requests_received",
@@ -253,12 +256,13 @@ impl Transitions {
 pub struct CoreCollector<W> {
     controls: Controls<W>,
     node: String,
+    users: Users,
 }
 
 impl<W> CoreCollector<W> {
     /// A collector for the core behind `controls`.
-    pub fn new(controls: Controls<W>, node: &str) -> Self {
-        Self { controls, node: node.to_owned() }
+    pub fn new(controls: Controls<W>, node: &str, users: Users) -> Self {
+        Self { controls, node: node.to_owned(), users }
     }
 }
 
@@ -272,15 +276,20 @@ impl<W: Wake> Collector for CoreCollector<W> {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         // A scrape without the core's series is better than a scrape that hangs; /livez tells about the thread.
         let Some(inspection) = self.controls.inspect(PATIENCE) else { return Ok(()) };
-        encode(&mut encoder, &inspection, &self.node)
+        encode(&mut encoder, &inspection, &self.node, &self.users)
     }
 }
 
-fn encode(encoder: &mut DescriptorEncoder<'_>, inspection: &Inspection, node: &str) -> fmt::Result {
+fn encode(
+    encoder: &mut DescriptorEncoder<'_>,
+    inspection: &Inspection,
+    node: &str,
+    users: &Users,
+) -> fmt::Result {
     counters(encoder, &inspection.counters)?;
     segments(encoder, &inspection.snapshot)?;
     peers(encoder, &inspection.snapshot)?;
-    holdings(encoder, &inspection.snapshot, node)
+    holdings(encoder, &inspection.snapshot, node, users)
 }
 
 fn counters(encoder: &mut DescriptorEncoder<'_>, counters: &Counters) -> fmt::Result {
@@ -347,13 +356,21 @@ fn peers(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Resul
     Ok(())
 }
 
-fn holdings(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, node: &str) -> fmt::Result {
+fn holdings(
+    encoder: &mut DescriptorEncoder<'_>,
+    snapshot: &Snapshot,
+    node: &str,
+    users: &Users,
+) -> fmt::Result {
     let held = || snapshot.segments.iter().flat_map(|segment| &segment.holdings);
     let count = i64::try_from(held().count()).unwrap_or(i64::MAX);
     ConstGauge::new(count).encode(HOLDINGS.begin(encoder)?)?;
     let mut family = ANNOUNCED.begin(encoder)?;
-    for holding in held() {
+    for (holding, service) in
+        held().flat_map(|holding| users.of(holding.vip).into_iter().map(move |service| (holding, service)))
+    {
         let labels = [
+            ("service", service),
             ("ip", holding.vip.to_string()),
             ("node", node.to_owned()),
             ("interface", holding.interface.to_string()),

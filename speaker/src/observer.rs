@@ -23,6 +23,7 @@ use crate::{
     metrics::Transitions,
     node::LeanNode,
     status::{Came, EARLIER_LIFE, Entry, Foreign, Plan},
+    users::Users,
     writer::Board,
 };
 
@@ -65,6 +66,7 @@ pub struct Observer<W> {
     reports: Reports,
     board: Board,
     metrics: Transitions,
+    users: Users,
     specs: Specs,
     lbips: Changes<Result<Lbip, Nameless>>,
     nodes: NodeChanges,
@@ -107,6 +109,8 @@ pub struct Parts<W> {
     pub board: Board,
     /// Metrics of transitions.
     pub metrics: Transitions,
+    /// To the metrics of addresses.
+    pub users: Users,
 }
 
 impl<W: Wake> Observer<W> {
@@ -123,6 +127,7 @@ impl<W: Wake> Observer<W> {
             reports: parts.reports,
             board: parts.board,
             metrics: parts.metrics,
+            users: parts.users,
             lbips,
             nodes,
             node_id: parts.node_id,
@@ -185,6 +190,7 @@ impl<W: Wake> Observer<W> {
             Change::Deleted(Ok(lbip)) => board.update(|plan| plan.deleted(lbip.vip)),
             Change::Applied(Err(_)) | Change::Deleted(Err(_)) => {}
         }
+        self.users.take(&change);
         let news = specs.take(change);
         self.metrics.addresses.set(i64::try_from(specs.count()).unwrap_or(i64::MAX));
         self.show_waiting();

@@ -41,6 +41,7 @@ use crate::{
     metrics::{CoreCollector, Transitions},
     observer::{NodeChanges, Observer, Parts, watch_node},
     state,
+    users::Users,
     writer::{Board, Writer},
 };
 
@@ -81,7 +82,9 @@ async fn speaker(flags: Flags, log_level: LogLevel) -> anyhow::Result<()> {
     let (controls, reports, link) = link(poller.waker());
     let mut registry = Registry::default();
     let metrics = Transitions::new(&mut registry);
-    registry.register_collector(Box::new(CoreCollector::new(controls.clone(), &flags.node_name)));
+    let users = Users::default();
+    let collector = CoreCollector::new(controls.clone(), &flags.node_name, users.clone());
+    registry.register_collector(Box::new(collector));
     let heartbeat = Arc::new(AtomicU64::new(u64::MAX));
     herald_runtime::metrics::register(&mut registry, readiness.clone());
     let admin = Admin::bind(&flags.admin_addr, readiness.clone())
@@ -126,7 +129,8 @@ async fn speaker(flags: Flags, log_level: LogLevel) -> anyhow::Result<()> {
     let writer = tokio::spawn(writer.run());
     let name = flags.node_name;
     let last_words = board.clone();
-    let parts = Parts { client, name, node_id, node_state, readiness, controls, reports, board, metrics };
+    let parts =
+        Parts { client, name, node_id, node_state, readiness, controls, reports, board, metrics, users };
     let result = Observer::new(parts, nodes).run(stop).await.map_err(anyhow::Error::msg);
     last_words.close();
     if timeout(LAST_WORDS, writer).await.is_err() {

@@ -6,9 +6,11 @@ use herald_l2::{
 use herald_runtime::{
     Readiness,
     metrics::{differences, exposition},
+    watch::Change,
 };
 
 use super::*;
+use crate::lbip::Lbip;
 
 /// One of each.
 pub(crate) fn inspection() -> Inspection {
@@ -65,7 +67,14 @@ struct Fixed(Inspection);
 
 impl Collector for Fixed {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        encode(&mut encoder, &self.0, "n1")
+        let users = Users::default();
+        users.take(&Change::Applied(Ok(Lbip {
+            vip: "192.0.2.1".parse().unwrap(),
+            spec: Err(String::new()),
+            own_entry: None,
+            services: "shop/web,shop/dns".into(),
+        })));
+        encode(&mut encoder, &self.0, "n1", &users)
     }
 }
 
@@ -94,7 +103,9 @@ fn what_is_exposed_is_what_is_declared() {
     for line in [
         "herald_speaker_takeovers_total{cause=\"holder_dead\"} 1\n",
         "herald_speaker_hello_loss_ratio{peer=\"n2\",interface=\"eth0\"} 0.25\n",
-        "herald_speaker_announced{ip=\"192.0.2.1\",node=\"n1\",interface=\"eth0\",protocol=\"layer2\"} 1\n",
+        "herald_speaker_announced{service=\"shop/web\",ip=\"192.0.2.1\",node=\"n1\",interface=\"eth0\",protocol=\"layer2\"} 1\n",
+        "herald_speaker_announced{service=\"shop/dns\",ip=\"192.0.2.1\",node=\"n1\",interface=\"eth0\",protocol=\"layer2\"} 1\n",
+        "herald_speaker_holdings 1\n",
         "herald_layer2_requests_received_total{ip=\"192.0.2.1\"} 3\n",
     ] {
         assert!(text.contains(line), "{line} is not in\n{text}");
