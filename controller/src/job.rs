@@ -140,7 +140,7 @@ pub enum Done {
         /// What came of it.
         result: UpdateResult,
     },
-    /// Of [`Job::Problem`]: the object as it now is, or `None` if nothing was written.
+    /// Of [`Job::Problem`]: the object as it now is, written or changed by somebody else meanwhile, or `None`.
     Problem(IpAddr, Option<Box<Address>>),
     /// Of [`Job::Read`]: the object, or `None` if it is gone, or why that is not known.
     Read(IpAddr, Result<Option<Box<Address>>, String>),

@@ -345,14 +345,18 @@ impl Verdict for AddressProblem {
     fn message(&self) -> String {
         match self {
             Self::Edited(fields) => format!(
-                "somebody else changed {}, which herald-controller alone writes; it keeps who has the address and puts                  right what it can. To move a Service, ask for another address on the Service; to reserve an address,                  set spec.claimRef",
+                "somebody else changed {}, which herald-controller alone writes; it keeps who has the address and \
+                 puts right what it can. To move a Service, ask for another address on the Service; to reserve an \
+                 address, set spec.claimRef",
                 fields.iter().copied().collect::<Vec<_>>().join(" and ")
             ),
             Self::OutsidePools(address) => format!(
-                "no pool has {address} to give, so this reservation serves nobody; add the address to a pool (kubectl                  get pools), or delete this object"
+                "no pool has {address} to give, so this reservation serves nobody; add the address to a pool \
+                 (kubectl get pools), or delete this object"
             ),
             Self::Unused(address) => format!(
-                "nobody has {address} and it is reserved for nobody, but while this object exists no Service gets it;                  delete it (kubectl delete lbip {}), or set spec.claimRef to reserve it",
+                "nobody has {address} and it is reserved for nobody, but while this object exists no Service \
+                 gets it; delete it (kubectl delete lbip {}), or set spec.claimRef to reserve it",
                 herald_crds::name_of_address(*address)
             ),
         }

@@ -1,11 +1,11 @@
 //! What happens to addresses while Services, the controller and the API server come and go.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, time::Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use herald_lab::{
     Lab,
-    services::addresses,
+    services::{PATIENCE, addresses},
     shared::{Case, lab_alone},
 };
 
@@ -50,6 +50,25 @@ fn a_deleted_services_address_is_free_at_once() -> Result<()> {
     case.apply_service("second", &format!("annotations: {{heraldlb.io/loadBalancerIPs: {address}}}"), "")?;
     ensure!(case.address("second")? == address, "the second Service did not get {address}");
     Ok(())
+}
+
+/// Where the policy is Cluster a node answers also without endpoints, and kube-proxy refuses: no client waits for a
+/// time-out, and a rolling update moves nothing.
+#[test]
+fn a_service_without_endpoints_is_answered_for_and_its_clients_are_refused_at_once() -> Result<()> {
+    let (_alone, lab) = lab_alone()?;
+    let case = Case::in_lab(lab, "no-endpoints")?;
+    case.apply_service("web", "", "")?;
+    let address = case.address("web")?;
+    lab.await_holder(address)?;
+    let begun = Instant::now();
+    loop {
+        // kube-proxy may not have heard of the Service yet.
+        match lab.client().http_get(address, 80) {
+            Err(error) if format!("{error:#}").contains("refused") => return Ok(()),
+            answer => ensure!(begun.elapsed() < PATIENCE, "not refused: {answer:?}"),
+        }
+    }
 }
 
 #[test]

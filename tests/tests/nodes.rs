@@ -10,19 +10,24 @@ use herald_lab::{
 };
 
 const EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
-#[test]
-fn an_excluded_node_gives_its_addresses_away_and_takes_none_back() -> Result<()> {
+/// The holder of an address gives it away when `exclude` is done to its Node, and does not take it back after `admit`.
+fn gives_away(
+    name: &str,
+    exclude: impl Fn(&Lab, &str) -> Result<String>,
+    admit: impl Fn(&Lab, &str) -> Result<String>,
+) -> Result<()> {
     let (_alone, lab) = lab_alone()?;
-    let case = Case::in_lab(lab, "excluded")?;
+    let case = Case::in_lab(lab, name)?;
     case.apply_service("web", "", "")?;
     let address = case.address("web")?;
     let first = lab.await_holder(address)?;
-    lab.kubectl(&["label", "node", &first, &format!("{EXCLUDE}=")])?;
+    exclude(lab, &first)?;
     let moved = lab.await_lbip(address, "moved", |lbip| {
         lbip.is_some_and(|lbip| !holders(lbip).is_empty() && !holders(lbip).contains(&first))
     });
-    lab.kubectl(&["label", "node", &first, &format!("{EXCLUDE}-")])?;
+    admit(lab, &first)?;
     let second = moved?.as_ref().map(holders).unwrap_or_default();
     // Whatever the first node would do when it is admitted again it has done when it holds a new address or passed it by.
     case.apply_service("barrier", "", "")?;
@@ -32,6 +37,37 @@ fn an_excluded_node_gives_its_addresses_away_and_takes_none_back() -> Result<()>
         "the address moved again after the node was admitted"
     );
     Ok(())
+}
+
+#[test]
+fn an_excluded_node_gives_its_addresses_away_and_takes_none_back() -> Result<()> {
+    gives_away(
+        "excluded",
+        |lab, node| lab.kubectl(&["label", "node", node, &format!("{EXCLUDE}=")]),
+        |lab, node| lab.kubectl(&["label", "node", node, &format!("{EXCLUDE}-")]),
+    )
+}
+
+#[test]
+fn a_node_out_of_service_gives_its_addresses_away_and_takes_none_back() -> Result<()> {
+    gives_away(
+        "out-of-service",
+        |lab, node| {
+            lab.kubectl(&["taint", "node", node, &format!("{OUT_OF_SERVICE}=nodeshutdown:NoExecute")])
+        },
+        |lab, node| lab.kubectl(&["taint", "node", node, &format!("{OUT_OF_SERVICE}-")]),
+    )
+}
+
+#[test]
+fn a_node_without_pod_network_gives_its_addresses_away_and_takes_none_back() -> Result<()> {
+    let network = |lab: &Lab, node: &str, unavailable: &str| {
+        let patch = format!(
+            r#"{{"status": {{"conditions": [{{"type": "NetworkUnavailable", "status": "{unavailable}"}}]}}}}"#
+        );
+        lab.kubectl(&["patch", "node", node, "--subresource=status", "--type=strategic", "--patch", &patch])
+    };
+    gives_away("no-network", |lab, node| network(lab, node, "True"), |lab, node| network(lab, node, "False"))
 }
 
 #[test]

@@ -1,6 +1,10 @@
 //! LoadBalancerIPs: carrying out what the allocator says of them, and keeping what they say up to date.
 
-use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use herald_crds::L2Announce;
 use herald_ipam::{Input, Labels, List, Owner, PoolName, Release, ReleaseResult, Take, TakeResult, Version};
@@ -33,6 +37,8 @@ pub(super) struct AddressWork {
     revision: i64,
     /// What somebody else did to its object, of late.
     pub(super) edits: Option<Box<Edits>>,
+    /// What is wrong with it could not be written: not tried again before this.
+    pub(super) silent_until: Option<Instant>,
 }
 
 impl AddressWork {

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use herald_ipam::Version;
+use herald_ipam::{Input, Version};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::{
@@ -113,6 +113,10 @@ impl Core {
         if !self.ipam.is_open() || !self.is_idle(address) {
             return None;
         }
+        let silent = self.addresses.get(&address).and_then(|work| work.silent_until);
+        if silent.is_some_and(|until| until > self.now.monotonic) {
+            return None;
+        }
         let known = self.index.addresses.get(&address)?.clone();
         if known.object.metadata.deletion_timestamp.is_some() {
             return None;
@@ -169,13 +173,18 @@ impl Core {
         }
     }
 
-    pub(super) fn problem_told(&mut self, address: IpAddr, written: Option<Box<Address>>) {
-        let failed = written.is_none();
-        self.job_ended(address, written);
-        if failed {
-            // Somebody else was quicker, which the watch will tell, or the server would not: not at once again.
-            self.dirty_addresses.remove(&address);
+    pub(super) fn problem_told(&mut self, address: IpAddr, now: Option<Box<Address>>) {
+        let Some(object) = now else {
+            // It is gone, which the watch will tell, or the server would not: not at once again.
+            self.job_ended(address, None);
+            self.addresses.entry(address).or_default().silent_until = Some(self.now.monotonic + RETRY_MAX);
             self.gather_after(RETRY_MAX, Wake::Address(address));
-        }
+            return;
+        };
+        // Perhaps somebody else was quicker: then this is what was written.
+        self.note_edit(&object);
+        let record = object.record();
+        self.job_ended(address, Some(object));
+        self.tell_ipam(Input::AddressApplied(record));
     }
 }

@@ -425,7 +425,8 @@ impl Core {
         }
         let mut first = None;
         if let Some(work) = self.services.get_mut(name) {
-            work.written = job.status.ingress;
+            // While another program has the field, what was ours is remembered.
+            work.written = job.status.ingress.or(work.written);
             if job.status.ingress.is_some_and(|addresses| !addresses.is_empty()) {
                 first = work.asked.take();
             }

@@ -26,7 +26,7 @@ impl Writer {
         Api::all(self.client.clone())
     }
 
-    async fn read_address(&self, address: IpAddr) -> Result<Option<Address>, String> {
+    pub(super) async fn read_address(&self, address: IpAddr) -> Result<Option<Address>, String> {
         let name = name_of_address(address);
         let api = self.addresses();
         match self.settle("get loadbalancerip", &name, || api.get(&name)).await {

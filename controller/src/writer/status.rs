@@ -69,16 +69,17 @@ impl Writer {
         let api: Api<LoadBalancerIP> = Api::all(self.client.clone());
         let written = self
             .settle("apply loadbalancerip status", &name, || api.patch_status(&name, &params, &patch))
-            .await
-            .map_err(Answer::text)
-            .and_then(|object| Address::try_from(object).map_err(|error| error.to_string()));
+            .await;
         let now = match written {
-            Ok(now) => Some(Box::new(now)),
-            Err(error) => {
-                tracing::debug!(address = name, error, "status not written");
-                None
-            }
+            Ok(object) => Address::try_from(object).map(Some).map_err(|error| error.to_string()),
+            Err(Answer::Conflict(_)) => self.read_address(address.address).await,
+            Err(answer) => Err(answer.text()),
         };
+        let now = now.unwrap_or_else(|error| {
+            tracing::debug!(address = name, error, "status not written");
+            None
+        });
+        let now = now.map(Box::new);
         Done::Problem(address.address, now)
     }
 }

@@ -156,3 +156,26 @@ fn what_a_former_leader_wrote_is_not_taken_for_somebody_elses() {
     world.edit_address(IP, |object| object.spec.revision += 5);
     assert_eq!(world.problem(IP).0, "Edited");
 }
+
+#[test]
+fn an_edit_that_comes_before_the_last_one_is_said_is_put_right_as_well() {
+    let mut world = one_service();
+    world.hold();
+    world.edit_address(IP, |object| object.spec.revision += 1);
+    world.edit_unseen(IP, |object| object.spec.services.clear());
+    world.let_go();
+    world.tell_address(IP);
+    world.pass(Duration::from_secs(1));
+    assert_eq!((world.users(IP), world.problem(IP).0.as_str()), (vec!["web".to_owned()], "Edited"));
+}
+
+#[test]
+fn another_program_that_keeps_writing_a_status_is_answered_ever_more_rarely() {
+    let mut world = one_service();
+    for n in 0..600 {
+        world.edit_ingress("web", Some(&format!("192.0.2.{}", n % 200)), Some("cloud-provider"));
+        world.pass(Duration::from_millis(100));
+    }
+    let answers = world.refused + world.writes.len();
+    assert!((3..=20).contains(&answers), "{answers} answers to 600 writes in a minute");
+}

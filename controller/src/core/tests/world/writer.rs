@@ -112,8 +112,10 @@ impl World {
     }
 
     fn tell_problem(&mut self, seen: &Address, condition: Option<Condition>) -> Done {
-        let known = self.addresses.get(&seen.address).filter(|known| known.version == seen.version);
-        let Some(known) = known else { return Done::Problem(seen.address, None) };
+        let Some(known) = self.addresses.get(&seen.address) else { return Done::Problem(seen.address, None) };
+        if known.version != seen.version {
+            return Done::Problem(seen.address, Some(Box::new(known.clone())));
+        }
         self.writes.push("problem");
         let mut object = (*known.object).clone();
         object.status.get_or_insert_default().conditions = condition.into_iter().collect();
@@ -175,7 +177,10 @@ impl World {
         }
         let entries = job.status.ingress.map(|addresses| Ingress::of(addresses, service.families));
         match (rival, entries) {
-            (Some(rival), Some(_)) if !job.restore => return StatusResult::Owned { managers: vec![rival] },
+            (Some(rival), Some(_)) if !job.restore => {
+                self.refused += 1;
+                return StatusResult::Owned { managers: vec![rival] };
+            }
             (_, Some(entries)) => {
                 service.ingress = entries;
                 self.rivals.remove(name);
