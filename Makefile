@@ -65,6 +65,13 @@ bench: bench-deps binaries ## Measure speed and memory beside the rivals (more t
 	@$(CARGO) build --quiet --release --package herald-lab --bin bench
 	$(HERALD_BIN_DIR)/bench all
 
+.PHONY: bench-scale
+# The programs as they are shipped: static, with their own allocator. PROFILE=release for a quicker build.
+bench-scale: ARCH := $(if $(filter aarch64,$(shell uname -m)),arm64,amd64)
+bench-scale: deps image ## Measure 1,000 and 10,000 Services: time, API writes, memory (10 minutes beside the build)
+	@$(CARGO) build --quiet --release --package herald-lab --bin bench
+	HERALD_BIN_DIR=$(BUILDS)/$(MUSL)/$(or $(PROFILE),dist) $(BUILDS)/release/bench scale $(addprefix --services ,$(SERVICES))
+
 .PHONY: fuzz
 fuzz: ## Fuzz every decoder (SECONDS_EACH=600); needs a nightly toolchain and cargo-fuzz
 	hack/fuzz.sh $(or $(SECONDS_EACH),600)

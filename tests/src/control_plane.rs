@@ -61,6 +61,8 @@ pub(crate) struct Purpose {
     pub(crate) node_grace: Option<Duration>,
     /// Whether every request of a ServiceAccount is written to `audit.log`.
     pub(crate) audit: bool,
+    /// Whether the API server is to be alone, with room for tens of thousands of objects.
+    pub(crate) api_only: bool,
 }
 
 /// etcd, API server, controller manager and, where kubelets run pods, the scheduler of one lab.
@@ -75,6 +77,7 @@ pub struct ControlPlane {
     api_flags: Vec<String>,
     manager_flags: Vec<String>,
     schedules: bool,
+    alone: bool,
     /// Controller manager and scheduler.
     clients: Mutex<Vec<Process>>,
 }
@@ -129,6 +132,7 @@ impl ControlPlane {
             api_flags,
             manager_flags,
             schedules: !purpose.kubelets.is_empty(),
+            alone: purpose.api_only,
             clients: Mutex::default(),
         })
     }
@@ -136,6 +140,11 @@ impl ControlPlane {
     /// The host it runs on.
     pub fn host(&self) -> &Host {
         &self.host
+    }
+
+    /// Whether there is to be nothing beside the API server.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.alone
     }
 
     /// The administrator's kubeconfig, valid inside the lab's namespaces.

@@ -38,6 +38,8 @@ pub struct Plan {
     pub herald: bool,
     /// The directory of Herald's binaries, where it is not the usual one.
     pub binaries: Option<PathBuf>,
+    /// Whether there is nothing beside the API server: no controller manager, no kube-proxy.
+    pub api_only: bool,
     /// Extra flags of the controller.
     pub controller_flags: Vec<String>,
     /// Extra flags of every speaker.
@@ -54,6 +56,7 @@ impl Plan {
             proxy: ProxyMode::default(),
             herald: true,
             binaries: None,
+            api_only: false,
             controller_flags: Vec::new(),
             speaker_flags: Vec::new(),
             progress: Progress::new(),
@@ -64,6 +67,14 @@ impl Plan {
     #[must_use]
     pub fn without_herald(mut self) -> Self {
         self.herald = false;
+        self
+    }
+
+    /// The same without controller manager and kube-proxy, and with room for tens of thousands of objects: what is measured
+    /// is Herald and the API server alone.
+    #[must_use]
+    pub fn with_api_only(mut self) -> Self {
+        self.api_only = true;
         self
     }
 
@@ -112,7 +123,8 @@ impl Deref for Lab {
 
 impl Lab {
     fn start(plan: Plan) -> Result<Self> {
-        let site = Site::start(plan.progress.clone(), &Purpose::default())?;
+        let site =
+            Site::start(plan.progress.clone(), &Purpose { api_only: plan.api_only, ..Purpose::default() })?;
         let mut nodes = Vec::new();
         for index in 1..=plan.nodes {
             let host = site.plug_node(index)?;
@@ -131,11 +143,14 @@ impl Lab {
         let registered = try_join_all(self.nodes.iter().map(|node| node.register(self.kube())));
         self.block_on(registered)?;
         for node in &self.nodes {
-            self.start_proxy(node)?;
-            self.site.runtime().spawn(heartbeat(self.kube(), node.name().to_owned()));
+            if !self.plan.api_only {
+                self.start_proxy(node)?;
+                self.site.runtime().spawn(heartbeat(self.kube(), node.name().to_owned()));
+            }
         }
         let progress = self.progress();
-        progress.say(&format!("{} nodes registered, kube-proxy started on each", self.nodes.len()));
+        let proxies = if self.plan.api_only { "" } else { ", kube-proxy started on each" };
+        progress.say(&format!("{} nodes registered{proxies}", self.nodes.len()));
         if self.plan.herald {
             self.apply_manifests()?;
             self.start_controller()?;

@@ -31,6 +31,8 @@ const CLIENT: u8 = 100;
 /// What a lab's directory may grow to, in bytes: etcd sets 128 MiB aside at once; images are kept and unpacked on every node.
 const LAB_ROOM: u64 = 256 << 20;
 const CLUSTER_ROOM: u64 = 1 << 30;
+/// 10,000 Services and their addresses, each in some versions.
+const CROWD_ROOM: u64 = 2 << 30;
 
 /// The common ground of a lab. Dropping it removes every trace of it.
 // Fields drop in this order: programs before the namespaces they run in, the scratch directory last.
@@ -59,7 +61,12 @@ impl std::fmt::Debug for KubeHandle {
 impl Site {
     /// Builds the LAN and starts the control plane, without waiting for it.
     pub(crate) fn start(progress: Progress, purpose: &Purpose) -> Result<Self> {
-        let scratch = Scratch::new(if purpose.kubelets.is_empty() { LAB_ROOM } else { CLUSTER_ROOM })?;
+        let room = match purpose {
+            Purpose { api_only: true, .. } => CROWD_ROOM,
+            Purpose { kubelets, .. } if !kubelets.is_empty() => CLUSTER_ROOM,
+            _ => LAB_ROOM,
+        };
+        let scratch = Scratch::new(room)?;
         let kubernetes = Kubernetes::find_or_build(&progress)?;
         let netns = |role: &str| Netns::create(&scratch.netns_name(role));
         let lan = Lan::new(netns("lan")?)?;
@@ -111,10 +118,13 @@ impl Site {
         Ok(())
     }
 
-    /// Waits for the API server and starts what needs it.
+    /// Waits for the API server and starts what needs it, unless that is to be alone.
     pub(crate) fn bring_up(&self) -> Result<()> {
         self.block_on(self.control_plane.wait_ready(&self.kube.0, &self.progress))?;
         self.progress.say("API server ready");
+        if self.control_plane.is_alone() {
+            return Ok(());
+        }
         self.control_plane.start_clients()?;
         self.kubectl(&[
             "create",

@@ -111,6 +111,7 @@ impl Cluster {
             kubelets: (1..=plan.nodes).map(|index| format!("n{index}")).collect(),
             node_grace: Some(plan.node_grace),
             audit: true,
+            api_only: false,
         };
         let site = Site::start(plan.progress.clone(), &purpose)?;
         let top = site.dir().to_owned();

@@ -6,6 +6,7 @@ mod create;
 mod loss;
 mod node_loss;
 mod report;
+mod scale;
 
 use std::time::Duration;
 
@@ -50,7 +51,22 @@ enum Benchmark {
         #[arg(long, default_value_t = 30)]
         percent: u8,
     },
-    /// All of them, with their defaults
+    /// Thousands of Services: time, API writes and memory of the controller and a speaker
+    Scale {
+        /// How many Services, each count in a lab of its own
+        #[arg(long, value_delimiter = ',', default_value = "1000,10000")]
+        services: Vec<u32>,
+        /// Services a second that are created while the controller runs
+        #[arg(long, default_value_t = 20)]
+        rate: u32,
+        /// For how long
+        #[arg(long, default_value_t = 20)]
+        seconds: u32,
+        /// Wait until every holder and every condition is written, five a second, and count these as well
+        #[arg(long)]
+        until_announced: bool,
+    },
+    /// All of them but scale, with their defaults
     All,
 }
 
@@ -61,7 +77,9 @@ fn main() -> Result<()> {
     let benchmark = Arguments::parse().benchmark;
     println!("{}", report::machine());
     println!("Load averages before: {}\n", report::load());
-    println!("{}", report::HEADER);
+    if !matches!(benchmark, Benchmark::Scale { .. }) {
+        println!("{}", report::HEADER);
+    }
     let done = match benchmark {
         Benchmark::NodeLoss { runs, metallb_runs, rival_only } => {
             node_loss::run(runs, metallb_runs, rival_only)
@@ -69,6 +87,9 @@ fn main() -> Result<()> {
         Benchmark::Create(options) => create::run(options),
         Benchmark::Answers { vips } => answers::run(&vips),
         Benchmark::Loss { seconds, percent } => loss::run(Duration::from_secs(seconds), percent),
+        Benchmark::Scale { services, rate, seconds, until_announced } => {
+            scale::run(&services, scale::Scale { services: 0, rate, seconds, until_announced })
+        }
         Benchmark::All => {
             for (nodes, runs) in [(3, 50), (1, 25)] {
                 create::run(create::Options { runs, nodes, herald_only: false, beside: None })?;
