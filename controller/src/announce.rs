@@ -126,11 +126,12 @@ mod tests {
     use super::*;
 
     fn labels(pairs: &[(&str, &str)]) -> Labels {
-        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+        pairs.iter().copied().collect()
     }
 
     fn selector(pairs: &[(&str, &str)]) -> Selector {
-        Selector { labels: labels(pairs), expressions: Vec::new() }
+        let labels = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        Selector { labels, expressions: Vec::new() }
     }
 
     fn three_nodes() -> LabelsByName {

@@ -6,12 +6,13 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use herald_crds::{
-    Announce, ClaimRef, L2Announce, LoadBalancerIP, LoadBalancerIPSpec, ServiceRef as SpecServiceRef,
-    Sharing, name_of_address,
+    Announce, L2Announce, LoadBalancerIP, LoadBalancerIPSpec, name_of_address,
     names::{POOL_LABEL, SERVICES_ANNOTATION},
 };
 use herald_ipam::{Claim, Owner, PoolName, Terms, Version};
 use kube::api::ObjectMeta;
+
+use crate::objects::address::{self, claim_ref, service_ref};
 
 /// The longest value that a label can have.
 const LABEL_VALUE: usize = 63;
@@ -79,16 +80,7 @@ pub fn refreshed(
 /// `object` without users, kept for Services of this name (rule B15).
 pub fn reserved(mut object: LoadBalancerIP, claim: &Claim, revision: i64) -> LoadBalancerIP {
     if object.spec.claim_ref.is_none() {
-        object.spec.claim_ref = Some(match claim {
-            Claim::Service(service) => ClaimRef {
-                namespace: service.namespace.to_string(),
-                name: Some(service.name.to_string()),
-                sharing_key: None,
-            },
-            Claim::Key { namespace, key } => {
-                ClaimRef { namespace: namespace.to_string(), name: None, sharing_key: Some(key.to_string()) }
-            }
-        });
+        object.spec.claim_ref = Some(claim_ref(claim));
     }
     object.spec.services = Vec::new();
     object.spec.sharing = None;
@@ -164,11 +156,7 @@ fn give(
     revision: i64,
 ) {
     if object.spec.services.iter().all(|service| service.uid != owner.uid.as_str()) {
-        object.spec.services.push(SpecServiceRef {
-            namespace: owner.service.namespace.to_string(),
-            name: owner.service.name.to_string(),
-            uid: owner.uid.to_string(),
-        });
+        object.spec.services.push(service_ref(owner));
     }
     refresh(object, pool, l2, sharing, revision);
 }
@@ -180,10 +168,7 @@ fn refresh(
     sharing: Option<&Terms>,
     revision: i64,
 ) {
-    object.spec.sharing = sharing.map(|terms| Sharing {
-        namespace: terms.namespace.as_deref().map(ToOwned::to_owned),
-        key: terms.key.to_string(),
-    });
+    object.spec.sharing = sharing.map(address::sharing);
     // Not known yet: what stands there is still good, and who joins must not silence those who are heard (rule B11).
     if let Some(l2) = l2 {
         object.spec.announce = Some(Announce { l2: Some(l2) });

@@ -25,7 +25,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct Index {
     /// Services of type LoadBalancer and of our class.
-    pub services: BTreeMap<ServiceRef, Service>,
+    // Boxed, as a map has room for almost twice as many as it holds.
+    pub services: BTreeMap<ServiceRef, Box<Service>>,
     /// IPAddressPools.
     pub pools: BTreeMap<PoolName, Pool>,
     /// L2Advertisements; `None` until their first list.
@@ -65,7 +66,9 @@ impl Index {
     /// Takes in a Service. Says whether it is news, not older than what is known.
     pub fn apply_service(&mut self, service: Service) -> bool {
         self.saw(service.version);
-        newer(self.services.entry(service.owner.service.clone()), service, |service| service.version)
+        newer(self.services.entry(service.owner.service.clone()), Box::new(service), |service| {
+            service.version
+        })
     }
 
     /// Takes in a pool; the same.
@@ -75,8 +78,12 @@ impl Index {
     }
 
     /// Takes in an address; the same.
-    pub fn apply_address(&mut self, address: Address) -> bool {
+    pub fn apply_address(&mut self, mut address: Address) -> bool {
         self.saw(address.version);
+        // Most often of the same pool.
+        if let Some((_, neighbour)) = self.addresses.range(..=address.address).next_back() {
+            address.share_announce(neighbour);
+        }
         if self.released.get(&address.address).is_some_and(|released| *released >= address.version) {
             return false;
         }

@@ -11,10 +11,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use crate::objects::{address::Address, advertisement::Advertisement, pool::Pool, service::Service};
 
 /// Something to be written. At most one is under way per object; the core sees to it.
+///
+/// Small: at a start ten thousand of them wait at once.
 #[derive(Clone, Debug)]
 pub enum Job {
     /// Make a LoadBalancerIP list its owner.
-    Take(TakeJob),
+    Take(Box<TakeJob>),
     /// Put a LoadBalancerIP whose owner stays: announce, pool or labels changed.
     Update {
         /// Which.
@@ -32,9 +34,9 @@ pub enum Job {
     /// Read a LoadBalancerIP that a list lacks although this process has just written it.
     Read(IpAddr),
     /// Give an address back (rule B8).
-    Release(ReleaseJob),
+    Release(Box<ReleaseJob>),
     /// Make a Service's status say this.
-    Status(StatusJob),
+    Status(Box<StatusJob>),
     /// Remove our marks from a Service that may not be of our type any more.
     Clear(Owner),
     /// A pool's status.

@@ -176,6 +176,12 @@ impl Jobs {
         {
             self.running.spawn(writer.clone().run(job));
         }
+        // The room for ten thousand jobs is not kept for the next one.
+        for queue in [&mut self.begun, &mut self.fresh] {
+            if queue.is_empty() {
+                queue.shrink_to(PARALLEL);
+            }
+        }
     }
 
     async fn abandon(&mut self) {

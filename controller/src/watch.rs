@@ -9,7 +9,6 @@ use herald_runtime::{
     Readiness,
     watch::{Change, watch},
 };
-use k8s_openapi::api::core::v1::{Namespace, Node};
 use kube::{Api, Client, api::ListParams, core::PartialObjectMeta, runtime::watcher::Config};
 use tokio::{
     sync::mpsc,
@@ -19,7 +18,12 @@ use tokio::{
 
 use crate::{
     core::Event,
-    objects::{address::Address, endpoints::EndpointsObject, node::Labelled, service::ServiceObject},
+    objects::{
+        address::{Address, AddressObject},
+        endpoints::EndpointsObject,
+        node::{NamespaceObject, NodeObject},
+        service::ServiceObject,
+    },
 };
 
 /// What may wait in the channel: a watch that is ahead of the core waits as well.
@@ -50,17 +54,17 @@ pub fn start(
     let advertisements = watch(advertisements, all(), "l2advertisements", readiness, Into::into);
     tasks.spawn(forward(advertisements.map(Event::Advertisements), events.clone()));
 
-    let addresses: Api<LoadBalancerIP> = Api::all(client.clone());
+    let addresses: Api<AddressObject> = Api::all(client.clone());
     let addresses = watch(addresses, all(), "loadbalancerips", readiness, Address::try_from);
     let addresses = addresses.filter_map(async |change| readable(change)).map(Event::Addresses);
     tasks.spawn(forward(addresses, events.clone()));
 
-    let namespaces: Api<PartialObjectMeta<Namespace>> = Api::all(client.clone());
-    let namespaces = watch(namespaces, all(), "namespaces", readiness, labelled);
+    let namespaces: Api<NamespaceObject> = Api::all(client.clone());
+    let namespaces = watch(namespaces, all(), "namespaces", readiness, Into::into);
     tasks.spawn(forward(namespaces.map(Event::Namespaces), events.clone()));
 
-    let nodes: Api<PartialObjectMeta<Node>> = Api::all(client.clone());
-    let nodes = watch(nodes, all(), "nodes", readiness, labelled);
+    let nodes: Api<NodeObject> = Api::all(client.clone());
+    let nodes = watch(nodes, all(), "nodes", readiness, Into::into);
     tasks.spawn(forward(nodes.map(Event::Nodes), events.clone()));
 
     (receiver, EndpointsWatch::new(client.clone(), readiness.clone(), events))
@@ -157,10 +161,6 @@ async fn forward(changes: impl Stream<Item = Event>, events: mpsc::Sender<Event>
             return;
         }
     }
-}
-
-fn labelled<K>(object: PartialObjectMeta<K>) -> Labelled {
-    object.metadata.into()
 }
 
 /// The CRD lets no object pass whose address can't be read; one that was stored before there was such a rule is left

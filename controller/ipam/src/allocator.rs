@@ -25,6 +25,9 @@ use crate::{
     Refusal, ServiceRef, Terms,
 };
 
+/// Entries for which an empty queue keeps its room.
+const SHRUNK: usize = 64;
+
 /// The allocator core.
 ///
 /// Call [`handle`](Self::handle) with everything that is learned, in the order in which it is learned, and then
@@ -36,7 +39,8 @@ use crate::{
 pub struct Allocator {
     ledger: Ledger,
     namespaces: BTreeMap<String, Labels>,
-    services: BTreeMap<ServiceRef, Service>,
+    // Boxed, as a map has room for almost twice as many as it holds.
+    services: BTreeMap<ServiceRef, Box<Service>>,
     waiting: Waiting,
     /// Services to be planned for.
     due: BTreeSet<Rank>,
@@ -83,7 +87,12 @@ impl Allocator {
 
     /// What is to be done next, if anything.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        let output = self.outputs.pop_front();
+        // The room for ten thousand outputs is not kept for the next one.
+        if self.outputs.is_empty() {
+            self.outputs.shrink_to(SHRUNK);
+        }
+        output
     }
 
     /// Whether all lists are there, so that addresses are given out.
@@ -179,13 +188,14 @@ impl Allocator {
         let owner = service.request.owner.clone();
         service.target = plan.target;
         service.refusal = plan.refusal;
-        if let Some((rank, waits)) = service.waits.take() {
+        if let Some(before) = service.waits.take() {
+            let (rank, waits) = *before;
             self.waiting.remove(&waits, &rank);
         }
         if !plan.waits.is_empty() {
             let rank = service.rank();
             self.waiting.add(&plan.waits, &rank);
-            service.waits = Some((rank, plan.waits));
+            service.waits = Some(Box::new((rank, plan.waits)));
         }
         for address in plan.target.iter() {
             match self.ledger.phase(address, &owner) {
@@ -262,11 +272,11 @@ impl Allocator {
     }
 
     fn is_due(&mut self, service: &ServiceRef) {
-        self.due.extend(self.services.get(service).map(Service::rank));
+        self.due.extend(self.services.get(service).map(|service| service.rank()));
     }
 
     fn all_due(&mut self) {
-        self.due.extend(self.services.values().map(Service::rank));
+        self.due.extend(self.services.values().map(|service| service.rank()));
     }
 
     fn report_pools(&mut self) {

@@ -66,9 +66,12 @@ impl Entry {
 
     /// Sets an owner's part, which may be new.
     pub(crate) fn set(&mut self, owner: &Owner, phase: Phase) {
-        match self.shares.iter_mut().find(|share| share.owner == *owner) {
-            Some(share) => share.phase = phase,
-            None => self.shares.push(Share { owner: owner.clone(), phase }),
+        if let Some(share) = self.shares.iter_mut().find(|share| share.owner == *owner) {
+            share.phase = phase;
+        } else {
+            // Most addresses have one owner, and there are many.
+            self.shares.reserve_exact(1);
+            self.shares.push(Share { owner: owner.clone(), phase });
         }
     }
 

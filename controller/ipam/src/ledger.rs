@@ -19,12 +19,13 @@ use crate::{
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     pub(crate) pools: Pools,
-    entries: BTreeMap<IpAddr, Entry>,
+    // Boxed, as a map has room for almost twice as many as it holds.
+    entries: BTreeMap<IpAddr, Box<Entry>>,
     /// How new the knowledge of a released address is, until the watch has caught up: what it tells of an older
     /// object is history.
     released: BTreeMap<IpAddr, Version>,
-    /// By owner, the addresses it has a share in.
-    owned: BTreeMap<Owner, BTreeSet<IpAddr>>,
+    /// By owner, the addresses it has a share in, in order: one or two, most often.
+    owned: BTreeMap<Owner, Vec<IpAddr>>,
     /// By whom they are reserved for, addresses.
     reserved: BTreeMap<Claim, BTreeSet<IpAddr>>,
     /// By the key under which others may join, addresses.
@@ -56,7 +57,7 @@ struct Indexed {
 impl Ledger {
     /// What is known of an address that is not free.
     pub(crate) fn entry(&self, address: IpAddr) -> Option<&Entry> {
-        self.entries.get(&address)
+        self.entries.get(&address).map(Box::as_ref)
     }
 
     /// All addresses that are not free.
@@ -72,7 +73,7 @@ impl Ledger {
     /// Changes what is known of an address; an entry that says "free" afterwards is no more.
     pub(crate) fn update<R>(&mut self, address: IpAddr, change: impl FnOnce(&mut Entry) -> R) -> R {
         let before = self.entries.remove(&address);
-        let was = before.as_ref().map(Indexed::of).unwrap_or_default();
+        let was = before.as_deref().map(Indexed::of).unwrap_or_default();
         let mut entry = before.unwrap_or_default();
         let result = change(&mut entry);
         let is = if entry.is_free() { Indexed::default() } else { Indexed::of(&entry) };
@@ -253,10 +254,19 @@ impl Ledger {
 
     fn move_indexes(&mut self, address: IpAddr, was: &Indexed, is: &Indexed) {
         for owner in was.owners.iter().filter(|owner| !is.owners.contains(owner)) {
-            remove_from(&mut self.owned, owner, address);
+            if let Some(owned) = self.owned.get_mut(owner) {
+                owned.retain(|known| *known != address);
+                if owned.is_empty() {
+                    self.owned.remove(owner);
+                }
+            }
         }
         for owner in is.owners.iter().filter(|owner| !was.owners.contains(owner)) {
-            self.owned.entry(owner.clone()).or_default().insert(address);
+            let owned = self.owned.entry(owner.clone()).or_default();
+            if let Err(at) = owned.binary_search(&address) {
+                owned.reserve_exact(1);
+                owned.insert(at, address);
+            }
         }
         if was.claim != is.claim {
             was.claim.iter().for_each(|claim| remove_from(&mut self.reserved, claim, address));

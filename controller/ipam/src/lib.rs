@@ -20,6 +20,7 @@ mod allocator;
 mod entry;
 mod free;
 mod intervals;
+mod labels;
 mod ledger;
 mod matcher;
 mod messages;
@@ -38,7 +39,8 @@ mod space;
 mod waiting;
 
 pub use allocator::Allocator;
-pub use matcher::{Labels, Operator, Requirement, Selector, ServiceAllocation};
+pub use labels::Labels;
+pub use matcher::{Operator, Requirement, Selector, ServiceAllocation};
 pub use messages::{
     AddressRecord, Ingress, Input, List, Output, PoolCounts, PoolStatus, Publication, PublishResult, Release,
     ReleaseResult, ReleaseThen, ReleaseWhen, Take, TakeHow, TakeResult,

@@ -5,10 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::PoolNo;
-
-/// Labels of a Service or a namespace.
-pub type Labels = BTreeMap<String, String>;
+use crate::{Labels, PoolNo};
 
 /// `IPAddressPool.spec.serviceAllocation`.
 ///
@@ -28,8 +25,8 @@ pub struct ServiceAllocation {
 /// A Kubernetes label selector. Every requirement must hold; the empty selector matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selector {
-    /// `matchLabels`.
-    pub labels: Labels,
+    /// `matchLabels`, as written: what can be no label matches none.
+    pub labels: BTreeMap<String, String>,
     /// `matchExpressions`.
     pub expressions: Vec<Requirement>,
 }
@@ -91,7 +88,7 @@ impl ServiceAllocation {
 impl Selector {
     /// Whether `labels` satisfy every requirement.
     pub fn matches(&self, labels: &Labels) -> bool {
-        self.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
+        self.labels.iter().all(|(key, value)| labels.get(key) == Some(value.as_str()))
             && self.expressions.iter().all(|requirement| requirement.matches(labels))
     }
 }
@@ -100,8 +97,8 @@ impl Requirement {
     fn matches(&self, labels: &Labels) -> bool {
         let value = labels.get(&self.key);
         match &self.operator {
-            Operator::In(values) => value.is_some_and(|value| values.contains(value)),
-            Operator::NotIn(values) => value.is_none_or(|value| !values.contains(value)),
+            Operator::In(values) => value.is_some_and(|value| values.iter().any(|listed| listed == value)),
+            Operator::NotIn(values) => value.is_none_or(|value| values.iter().all(|listed| listed != value)),
             Operator::Exists => value.is_some(),
             Operator::DoesNotExist => value.is_none(),
         }
@@ -113,11 +110,12 @@ mod tests {
     use super::*;
 
     fn labels(pairs: &[(&str, &str)]) -> Labels {
-        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+        pairs.iter().copied().collect()
     }
 
     fn selector(pairs: &[(&str, &str)]) -> Selector {
-        Selector { labels: labels(pairs), expressions: Vec::new() }
+        let labels = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        Selector { labels, expressions: Vec::new() }
     }
 
     #[test]
@@ -137,7 +135,7 @@ mod tests {
             ("none", Operator::DoesNotExist, true),
         ] {
             let expressions = vec![Requirement { key: key.into(), operator }];
-            let selector = Selector { labels: labels(&[("tier", "web")]), expressions };
+            let selector = Selector { expressions, ..selector(&[("tier", "web")]) };
             assert_eq!(selector.matches(&have), matches, "{selector:?}");
         }
         assert!(Selector::default().matches(&have), "the empty selector matches everything");

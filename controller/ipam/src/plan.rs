@@ -25,7 +25,7 @@ use crate::{
 pub(crate) struct Situation<'a> {
     pub(crate) ledger: &'a Ledger,
     pub(crate) namespaces: &'a BTreeMap<String, Labels>,
-    pub(crate) services: &'a BTreeMap<ServiceRef, Service>,
+    pub(crate) services: &'a BTreeMap<ServiceRef, Box<Service>>,
     pub(crate) request: &'a ServiceRequest,
     /// What it has.
     pub(crate) has: Addresses,

@@ -14,13 +14,13 @@ pub(crate) struct Service {
     /// What it asks for and does not get.
     pub(crate) refusal: Option<Refusal>,
     /// What it waits for, and the rank under which it does.
-    pub(crate) waits: Option<(Rank, Vec<Wait>)>,
+    pub(crate) waits: Option<Box<(Rank, Vec<Wait>)>>,
     /// The API server refused to record this address for it: not tried again before `Retry` or another request.
     pub(crate) write_refused: Option<Refusal>,
     /// Its status as last written, at which version.
-    published: Option<Publication>,
+    published: Option<Box<Publication>>,
     /// The status that is being written.
-    publishing: Option<Publication>,
+    publishing: Option<Box<Publication>>,
     /// A status write came to nothing when the Service was at this version.
     stalled_at: Option<Version>,
 }
@@ -35,7 +35,7 @@ impl Service {
             waits: None,
             write_refused: None,
             published: None,
-            publishing,
+            publishing: publishing.map(Box::new),
             stalled_at: None,
         }
     }
@@ -108,14 +108,15 @@ impl Service {
             return None;
         }
         self.stalled_at = None;
-        self.publishing = Some(publication.clone());
+        self.publishing = Some(Box::new(publication.clone()));
         Some(publication)
     }
 
     /// The status write that was under way is done.
     pub(crate) fn published(&mut self, version: Version) {
-        if let Some(publication) = self.publishing.take() {
-            self.published = Some(Publication { version, ..publication });
+        if let Some(mut publication) = self.publishing.take() {
+            publication.version = version;
+            self.published = Some(publication);
         }
     }
 
@@ -128,7 +129,7 @@ impl Service {
 
     /// The status write that is under way, with its owner.
     pub(crate) fn into_unfinished(self) -> Option<(Owner, Publication)> {
-        self.publishing.map(|publication| (self.request.owner, publication))
+        self.publishing.map(|publication| (self.request.owner, *publication))
     }
 
     /// Forgets what was refused.
@@ -139,7 +140,7 @@ impl Service {
 
     /// What its status shows. What the watch told before our last write is history.
     fn shown(&self) -> Vec<IpAddr> {
-        match &self.published {
+        match self.published.as_deref() {
             Some(Publication { ingress: Ingress::Show(addresses), version, .. })
                 if self.request.version <= *version =>
             {

@@ -15,10 +15,7 @@ use crate::{
     announce::{self, About},
     desired,
     job::{Job, ReleaseJob, TakeJob, UpdateResult},
-    objects::{
-        address::{self, Address},
-        service::Service,
-    },
+    objects::{address::Address, service::Service},
 };
 
 /// How long a new address waits, at the start, for the lists of nodes and advertisements.
@@ -32,7 +29,7 @@ pub(super) struct AddressWork {
     /// A job is under way.
     busy: bool,
     /// What the allocator wants next: after the job, or when it is known where the address may be announced.
-    waiting: Option<Want>,
+    waiting: Option<Box<Want>>,
     /// The last revision known, also of an object that is gone (rule B18).
     revision: i64,
     /// What somebody else did to its object, of late.
@@ -113,7 +110,7 @@ impl Core {
         self.index.released.remove(&address);
         self.index.untold.remove(&address);
         if let Some(gone) = self.index.addresses.remove(&address) {
-            self.note_revision(address, gone.object.spec.revision);
+            self.note_revision(address, gone.revision());
             self.holders_changed(&gone);
         }
         self.tell_ipam(Input::AddressDeleted { address, version });
@@ -122,7 +119,7 @@ impl Core {
 
     /// Takes an object in, wherever it was read. Says whether it is news.
     fn note_address(&mut self, address: Address) -> bool {
-        self.note_revision(address.address, address.object.spec.revision);
+        self.note_revision(address.address, address.revision());
         self.holders_changed(&address);
         self.index.apply_address(address)
     }
@@ -134,19 +131,19 @@ impl Core {
 
     /// Services show whether some node holds their addresses.
     fn holders_changed(&mut self, address: &Address) {
-        let owners = address.object.spec.services.iter().map(|service| address::owner(service).service);
+        let owners = address.users().iter().map(|owner| owner.service.clone());
         self.dirty_services.extend(owners);
     }
 
     pub(super) fn take(&mut self, take: Take) {
         let address = take.address;
-        self.addresses.entry(address).or_default().waiting = Some(Want::Take(take));
+        self.addresses.entry(address).or_default().waiting = Some(Box::new(Want::Take(take)));
         self.dirty_addresses.insert(address);
     }
 
     pub(super) fn release(&mut self, release: Release) {
         let address = release.address;
-        self.addresses.entry(address).or_default().waiting = Some(Want::Release(release));
+        self.addresses.entry(address).or_default().waiting = Some(Box::new(Want::Release(release)));
         self.dirty_addresses.insert(address);
     }
 
@@ -158,11 +155,11 @@ impl Core {
         }
         let paused = self.pauses(address);
         let Some(work) = self.addresses.get_mut(&address) else { return };
-        let job = match work.waiting.take_if(|_| !paused) {
+        let job = match work.waiting.take_if(|_| !paused).map(|want| *want) {
             Some(Want::Take(take)) => self.take_job(take),
             Some(Want::Release(release)) => {
                 let revision = self.next_revision(address);
-                Some(Job::Release(ReleaseJob { release, revision }))
+                Some(Job::Release(Box::new(ReleaseJob { release, revision })))
             }
             None if paused => None,
             None => self.update_job(address),
@@ -192,11 +189,11 @@ impl Core {
         }
         let l2 = self.where_announced(&users, &take.pool, self.listed_nodes(address));
         if l2.is_none() && self.may_still_come() {
-            self.addresses.entry(address).or_default().waiting = Some(Want::Take(take));
+            self.addresses.entry(address).or_default().waiting = Some(Box::new(Want::Take(take)));
             return None;
         }
         let revision = self.next_revision(address);
-        Some(Job::Take(TakeJob { take, l2, revision }))
+        Some(Job::Take(Box::new(TakeJob { take, l2, revision })))
     }
 
     /// An update of an object that is in use and does not say what it should.
@@ -207,7 +204,7 @@ impl Core {
             return self.file_job(known);
         }
         let published = users.iter().any(|user| self.is_published(user, address));
-        if known.object.metadata.deletion_timestamp.is_some() || !published {
+        if known.is_terminating() || !published {
             return None;
         }
         let pool = self.ipam.pool_of(address)?.clone();
@@ -216,23 +213,22 @@ impl Core {
             return None;
         }
         let l2 = self.where_announced(&users, &pool, self.listed_nodes(address))?;
-        let object = (*known.object).clone();
+        let object = known.object();
         let sharing = self.ipam.sharing(address);
         let revision = self.next_revision(address);
-        let wanted = desired::refreshed(object, &pool, Some(l2), sharing.as_ref(), revision);
-        let same = desired::says_the_same(&wanted, &known.object);
+        let wanted = desired::refreshed(object.clone(), &pool, Some(l2), sharing.as_ref(), revision);
+        let same = desired::says_the_same(&wanted, &object);
         (!same).then(|| Job::Update { address, object: Box::new(wanted) })
     }
 
     /// A reservation that a user made says no pool: the one it counts to is filled in.
     fn file_job(&self, known: &Address) -> Option<Job> {
-        let spec = &known.object.spec;
-        let terminating = known.object.metadata.deletion_timestamp.is_some();
-        if !spec.services.is_empty() || spec.pool.is_some() || spec.claim_ref.is_none() || terminating {
+        let idle = known.users().is_empty() && known.pool().is_none();
+        if !idle || !known.is_reserved() || known.is_terminating() {
             return None;
         }
         let pool = self.ipam.pool_of(known.address)?;
-        let object = desired::filed((*known.object).clone(), pool, self.next_revision(known.address));
+        let object = desired::filed(known.object(), pool, self.next_revision(known.address));
         Some(Job::Update { address: known.address, object: Box::new(object) })
     }
 
@@ -255,14 +251,13 @@ impl Core {
     /// Those who have an address, as its object says.
     pub(super) fn users(&self, address: IpAddr) -> Vec<Owner> {
         let known = self.index.addresses.get(&address);
-        known.map(|known| known.object.spec.services.iter().map(address::owner).collect()).unwrap_or_default()
+        known.map(|known| known.users().to_vec()).unwrap_or_default()
     }
 
     /// The nodes that its object lists.
     fn listed_nodes(&self, address: IpAddr) -> &[String] {
         let known = self.index.addresses.get(&address);
-        let l2 = known.and_then(|known| known.object.spec.announce.as_ref()?.l2.as_ref());
-        l2.map(|l2| l2.nodes.names.as_slice()).unwrap_or_default()
+        known.and_then(Address::l2).map(|l2| l2.nodes.names.as_slice()).unwrap_or_default()
     }
 
     /// Where an address may be announced for its users, or `None` while a list that decides it has not come. `listed`:
@@ -272,8 +267,8 @@ impl Core {
         let none = Labels::default();
         let known = self.index.pools.get(pool);
         let meanings = self.meanings_for(pool, known.map_or(&none, |pool| &pool.labels))?;
-        let services: Vec<&Service> =
-            users.iter().filter_map(|user| self.index.services.get(&user.service)).collect();
+        let service = |user: &Owner| Some(&**self.index.services.get(&user.service)?);
+        let services: Vec<&Service> = users.iter().filter_map(service).collect();
         let endpoints = self.endpoint_nodes(&services).ok()?;
         let mut labels: Vec<&Labels> = services.iter().map(|service| &service.labels).collect();
         if labels.is_empty() {

@@ -47,13 +47,13 @@ impl Core {
     /// Looks whether `new`, which the watch has brought, was changed by somebody else.
     pub(super) fn note_edit(&mut self, new: &Address) {
         let Some(known) = self.index.addresses.get(&new.address) else { return };
-        let same = known.object.metadata.uid == new.object.metadata.uid && known.version < new.version;
+        let same = known.uid() == new.uid() && known.version < new.version;
         // Every write of this process's has a revision of its own.
-        let foreign = known.object.spec.revision == new.object.spec.revision || !self.is_busy(new.address);
+        let foreign = known.revision() == new.revision() || !self.is_busy(new.address);
         if !same || !foreign || !self.decides_since(new.version) {
             return;
         }
-        let fields = desired::differences(&known.object, &new.object);
+        let fields = desired::differences(&known.object(), &new.object());
         if !fields.is_empty() {
             tracing::warn!(address = %new.address, ?fields, "somebody else changed a LoadBalancerIP");
             self.note(new.address, fields);
@@ -63,7 +63,7 @@ impl Core {
     /// Looks whether an object that is gone was in use.
     pub(super) fn note_deletion(&mut self, address: IpAddr, version: Version) {
         let known = self.index.addresses.get(&address);
-        let used = known.is_some_and(|known| !known.object.spec.services.is_empty());
+        let used = known.is_some_and(|known| !known.users().is_empty());
         if used && self.decides_since(version) && !self.is_busy(address) {
             self.note(address, BTreeSet::new());
         }
@@ -118,21 +118,19 @@ impl Core {
             return None;
         }
         let known = self.index.addresses.get(&address)?.clone();
-        if known.object.metadata.deletion_timestamp.is_some() {
+        if known.is_terminating() {
             return None;
         }
-        let shown = known.object.status.as_ref().map(|status| status.conditions.clone()).unwrap_or_default();
-        let before = find(&shown, PROBLEM);
+        let shown = known.conditions();
+        let before = find(shown, PROBLEM);
         let problem = self.forget_edits(address, before).or_else(|| self.idle_problem(&known));
         let wanted = match problem {
             Some(AddressProblem::Edited(fields)) if fields.is_empty() => return None,
-            Some(problem) => {
-                Some(condition(PROBLEM, &problem, known.object.metadata.generation, &shown, self.now.wall))
-            }
+            Some(problem) => Some(condition(PROBLEM, &problem, known.generation(), shown, self.now.wall)),
             None => None,
         };
         let says_it = match (&wanted, before) {
-            (Some(wanted), Some(_)) => are_shown(std::slice::from_ref(wanted), &shown),
+            (Some(wanted), Some(_)) => are_shown(std::slice::from_ref(wanted), shown),
             (None, None) => true,
             _ => false,
         };
@@ -160,17 +158,13 @@ impl Core {
 
     /// What is wrong with an object that lists nobody.
     fn idle_problem(&self, known: &Address) -> Option<AddressProblem> {
-        let spec = &known.object.spec;
-        if !spec.services.is_empty() {
+        if !known.users().is_empty() {
             return None;
         }
-        match &spec.claim_ref {
-            None => Some(AddressProblem::Unused(known.address)),
-            Some(_) if !self.ipam.is_in_a_pool(known.address) => {
-                Some(AddressProblem::OutsidePools(known.address))
-            }
-            Some(_) => None,
+        if !known.is_reserved() {
+            return Some(AddressProblem::Unused(known.address));
         }
+        (!self.ipam.is_in_a_pool(known.address)).then_some(AddressProblem::OutsidePools(known.address))
     }
 
     pub(super) fn problem_told(&mut self, address: IpAddr, now: Option<Box<Address>>) {

@@ -54,6 +54,9 @@ const GATHER: Duration = Duration::from_secs(1);
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_mins(1);
 
+/// Entries for which an empty queue keeps its room.
+const SHRUNK: usize = 64;
+
 /// The time of an event: monotonic for deciding, by the wall for people to read.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
@@ -220,7 +223,12 @@ impl Core {
 
     /// The next job, if any.
     pub fn poll_job(&mut self) -> Option<Job> {
-        self.jobs.pop_front()
+        let job = self.jobs.pop_front();
+        // The room for ten thousand jobs is not kept for the next one.
+        if self.jobs.is_empty() {
+            self.jobs.shrink_to(SHRUNK);
+        }
+        job
     }
 
     /// Carries out what the allocator says and looks at what has changed, until nothing is left to do.

@@ -37,7 +37,7 @@ const RESTORE_MAX: Duration = Duration::from_mins(5);
 #[derive(Debug, Default)]
 pub(super) struct ServiceWork {
     /// What the allocator said last.
-    publication: Option<Publication>,
+    publication: Option<Box<Publication>>,
     /// It waits for the result.
     awaited: bool,
     /// A job is under way.
@@ -47,7 +47,7 @@ pub(super) struct ServiceWork {
     /// What we wrote to ingress last: if it says something else now, somebody changed it.
     written: Option<Addresses>,
     /// Somebody else owns ingress (rule B21).
-    rival: Option<Rival>,
+    rival: Option<Box<Rival>>,
     /// People who changed ingress by hand: to be taken back by the next write.
     restore: bool,
     /// Changes by somebody else that we undid.
@@ -184,7 +184,7 @@ impl Core {
     /// The addresses that a Service shows or is to show.
     pub(super) fn addresses_of(&self, name: &ServiceRef) -> Vec<IpAddr> {
         let told = self.services.get(name).and_then(ServiceWork::told).unwrap_or_default();
-        let shown = self.index.services.get(name).map(Service::shown).unwrap_or_default();
+        let shown = self.index.services.get(name).map(|service| service.shown()).unwrap_or_default();
         told.iter().chain(shown).collect()
     }
 
@@ -195,7 +195,7 @@ impl Core {
         if let Ingress::Show(addresses) = publication.ingress {
             self.dirty_addresses.extend(addresses.iter());
         }
-        work.publication = Some(publication);
+        work.publication = Some(Box::new(publication));
         work.awaited = true;
         self.dirty_services.insert(name);
     }
@@ -236,7 +236,8 @@ impl Core {
         let Some(work) = self.services.get_mut(name) else { return };
         work.busy = true;
         let restore = std::mem::take(&mut work.restore);
-        self.jobs.push_back(Job::Status(StatusJob { service, status, restore }));
+        let job = StatusJob { service: *service, status, restore };
+        self.jobs.push_back(Job::Status(Box::new(job)));
     }
 
     fn answer(&mut self, owner: &Owner, result: PublishResult) {
@@ -308,8 +309,7 @@ impl Core {
             return Announced::Yes(addresses);
         }
         let nobody = |address: &&IpAddr| {
-            let announce = record(address).and_then(|known| known.object.spec.announce.as_ref());
-            let l2 = announce.and_then(|announce| announce.l2.as_ref());
+            let l2 = record(address).and_then(Address::l2);
             l2.is_some_and(|l2| l2.nodes.mode == NodeMode::Listed && l2.nodes.names.is_empty())
         };
         let impossible: Vec<IpAddr> = unheld.iter().filter(nobody).copied().collect();
@@ -388,7 +388,7 @@ impl Core {
                 } else {
                     let managers = managers.join(", ");
                     tracing::warn!(service = %name, managers, "another controller writes this Service's status");
-                    work.rival = Some(Rival { managers, ingress });
+                    work.rival = Some(Box::new(Rival { managers, ingress }));
                 }
             }
             StatusResult::Not(result) => {

@@ -120,13 +120,13 @@ impl Core {
             one.collect()
         });
         let addresses = index.addresses.values().map(|known| {
-            let (work, spec) = (self.addresses.get(&known.address), &known.object.spec);
+            let work = self.addresses.get(&known.address);
             Address {
                 ip: known.address,
                 version: known.version.0,
-                revision: spec.revision,
-                pool: spec.pool.as_deref(),
-                services: known.record().services.iter().map(|owner| owner.service.to_string()).collect(),
+                revision: known.revision(),
+                pool: known.pool().map(PoolName::as_str),
+                services: known.users().iter().map(|owner| owner.service.to_string()).collect(),
                 taken_from: self.ipam.pool_of(known.address).map(PoolName::as_str),
                 writing: work.is_some_and(AddressWork::is_busy),
                 waiting: work.is_some_and(AddressWork::is_waiting),

@@ -105,8 +105,9 @@ mod tests {
 
     #[test]
     fn pools_are_selected_by_name_or_label_and_all_of_them_by_neither() {
-        let labels: Labels = [("net".to_owned(), "lan".to_owned())].into();
-        let by_label = Selector { labels: labels.clone(), expressions: Vec::new() };
+        let labels = Labels::from([("net", "lan")]);
+        let by_label =
+            Selector { labels: [("net".to_owned(), "lan".to_owned())].into(), expressions: Vec::new() };
         let by_label = Meaning { pool_selectors: vec![by_label], ..Meaning::default() };
         let by_name = Meaning { pools: ["default".to_owned()].into(), ..Meaning::default() };
         assert!(by_label.selects_pool("any", &labels) && !by_label.selects_pool("any", &Labels::new()));

@@ -1,11 +1,11 @@
 //! EndpointSlices, of which only counts on which nodes a Service has endpoints that take traffic.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use herald_ipam::{ServiceRef, Version};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Resource, api::ObjectMeta};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
 /// The label that names a slice's Service.
 const SERVICE: &str = "kubernetes.io/service-name";
@@ -14,7 +14,7 @@ const SERVICE: &str = "kubernetes.io/service-name";
 #[derive(Clone, Debug, Default, Deserialize, Resource)]
 #[resource(inherit = EndpointSlice)]
 pub struct EndpointsObject {
-    #[serde(deserialize_with = "lean_metadata")]
+    #[serde(deserialize_with = "super::lean_metadata")]
     metadata: ObjectMeta,
     #[serde(default)]
     endpoints: Option<Vec<Endpoint>>,
@@ -71,28 +71,6 @@ impl From<EndpointsObject> for Endpoints {
                 .collect(),
         }
     }
-}
-
-/// Reads what [`Endpoints`] needs of the metadata.
-fn lean_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Lean {
-        name: Option<String>,
-        namespace: Option<String>,
-        uid: Option<String>,
-        resource_version: Option<String>,
-        labels: Option<BTreeMap<String, String>>,
-    }
-    let lean = Lean::deserialize(deserializer)?;
-    Ok(ObjectMeta {
-        name: lean.name,
-        namespace: lean.namespace,
-        uid: lean.uid,
-        resource_version: lean.resource_version,
-        labels: lean.labels,
-        ..ObjectMeta::default()
-    })
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ impl From<IPAddressPool> for Pool {
             generation: metadata.generation,
             name: PoolName::new(metadata.name.as_deref().unwrap_or_default()),
             uid: metadata.uid.unwrap_or_default(),
-            labels: metadata.labels.unwrap_or_default(),
+            labels: metadata.labels.unwrap_or_default().into(),
             spec,
             status,
         }

@@ -7,10 +7,7 @@ use herald_ipam::{
     Addresses, CreatedAt, Exposure, Families, Family, FamilyPolicy, Labels, Owner, Port, Protocol,
     RequestError, ServiceRef, ServiceRequest, Uid, Version, Wanted,
 };
-use k8s_openapi::{
-    api::core::v1::Service as FullService,
-    apimachinery::pkg::apis::meta::v1::{Condition, Time},
-};
+use k8s_openapi::{api::core::v1::Service as FullService, apimachinery::pkg::apis::meta::v1::Condition};
 use kube::{Resource, api::ObjectMeta};
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -38,7 +35,7 @@ struct Spec {
     ip_families: Option<Vec<String>>,
     ip_family_policy: Option<String>,
     ports: Option<Vec<PortSpec>>,
-    selector: Option<Labels>,
+    selector: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -126,13 +123,15 @@ impl From<ServiceObject> for Service {
             is_local: spec.external_traffic_policy.as_deref() == Some("Local"),
             exposure: exposure(&spec),
             class: spec.load_balancer_class,
-            ingress: status.load_balancer.ingress.unwrap_or_default(),
-            conditions: status
-                .conditions
-                .unwrap_or_default()
-                .into_iter()
-                .filter(|condition| condition.type_.starts_with(ours()))
-                .collect(),
+            ingress: exactly(status.load_balancer.ingress.unwrap_or_default()),
+            conditions: exactly(
+                status
+                    .conditions
+                    .unwrap_or_default()
+                    .into_iter()
+                    .filter(|condition| condition.type_.starts_with(ours()))
+                    .collect(),
+            ),
             owner: Owner {
                 service: ServiceRef::new(
                     metadata.namespace.as_deref().unwrap_or_default(),
@@ -140,7 +139,7 @@ impl From<ServiceObject> for Service {
                 ),
                 uid: Uid::new(metadata.uid.as_deref().unwrap_or_default()),
             },
-            labels: metadata.labels.unwrap_or_default(),
+            labels: metadata.labels.unwrap_or_default().into(),
         }
     }
 }
@@ -198,6 +197,12 @@ fn ours() -> &'static str {
     ours
 }
 
+/// Without the room that reading leaves: four entries for one.
+fn exactly<T>(mut list: Vec<T>) -> Vec<T> {
+    list.shrink_to_fit();
+    list
+}
+
 fn exposure(spec: &Spec) -> Exposure {
     let port = |port: &PortSpec| {
         let protocol = match port.protocol.as_deref() {
@@ -210,7 +215,7 @@ fn exposure(spec: &Spec) -> Exposure {
     Exposure {
         ports: spec.ports.iter().flatten().map(port).collect(),
         local: spec.external_traffic_policy.as_deref() == Some("Local"),
-        selector: spec.selector.clone().unwrap_or_default(),
+        selector: spec.selector.iter().flatten().collect(),
     }
 }
 
@@ -228,35 +233,14 @@ fn families(spec: &Spec) -> Families {
     }
 }
 
-/// Reads what [`Service`] needs of the metadata; managedFields and foreign annotations can be many kilobytes.
+/// Reads the metadata without foreign annotations, which can be many kilobytes.
 fn lean_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Lean {
-        name: Option<String>,
-        namespace: Option<String>,
-        uid: Option<String>,
-        resource_version: Option<String>,
-        creation_timestamp: Option<Time>,
-        deletion_timestamp: Option<Time>,
-        labels: Option<BTreeMap<String, String>>,
-        annotations: Option<BTreeMap<String, String>>,
-    }
-    let lean = Lean::deserialize(deserializer)?;
+    let mut metadata = super::lean_metadata(deserializer)?;
     let read = |key: &String| ANNOTATION_PREFIXES.iter().any(|prefix| key.starts_with(prefix));
-    Ok(ObjectMeta {
-        name: lean.name,
-        namespace: lean.namespace,
-        uid: lean.uid,
-        resource_version: lean.resource_version,
-        creation_timestamp: lean.creation_timestamp,
-        deletion_timestamp: lean.deletion_timestamp,
-        labels: lean.labels,
-        annotations: lean
-            .annotations
-            .map(|annotations| annotations.into_iter().filter(|(key, _)| read(key)).collect()),
-        ..ObjectMeta::default()
-    })
+    if let Some(annotations) = &mut metadata.annotations {
+        annotations.retain(|key, _| read(key));
+    }
+    Ok(metadata)
 }
 
 #[cfg(test)]

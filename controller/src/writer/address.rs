@@ -15,10 +15,7 @@ use super::{Answer, CONFLICTS, MANAGER, Writer};
 use crate::{
     desired,
     job::{Done, ReleaseJob, TakeJob, UpdateResult},
-    objects::{
-        address::{Address, owner},
-        service::Service,
-    },
+    objects::{address::Address, service::Service},
 };
 
 impl Writer {
@@ -68,8 +65,9 @@ impl Writer {
                     return Ok((TakeResult::Taken(found.version), Some(found)));
                 }
                 Some(found) if may_take(&found, take) => {
-                    let revision = (*revision).max(found.object.spec.revision.saturating_add(1));
-                    self.put(&desired::given(*found.object, owner, pool, l2.clone(), sharing, revision)).await
+                    let revision = (*revision).max(found.revision().saturating_add(1));
+                    self.put(&desired::given(found.object(), owner, pool, l2.clone(), sharing, revision))
+                        .await
                 }
                 Some(found) => return Ok((TakeResult::Held(found.record()), Some(found))),
             };
@@ -137,31 +135,31 @@ impl Writer {
             let Some(found) = self.read_address(*address).await? else {
                 return Ok((ReleaseResult::Released(Version::default()), None));
             };
-            let others = found.object.spec.services.len() > 1;
+            let others = found.users().len() > 1;
             if !lists(&found, owner) || others != (*then == ReleaseThen::Leave) {
                 return Ok((ReleaseResult::Changed(found.record()), Some(found)));
             }
             let version = found.version;
-            let revision = job.revision.max(found.object.spec.revision.saturating_add(1));
+            let revision = job.revision.max(found.revision().saturating_add(1));
             let written = match then {
                 ReleaseThen::Leave => {
-                    let object = desired::left(*found.object, owner, revision);
+                    let object = desired::left(found.object(), owner, revision);
                     self.put(&object).await.map(Some)
                 }
                 ReleaseThen::Reserve(claim) => {
-                    let object = desired::reserved(*found.object, claim, revision);
+                    let object = desired::reserved(found.object(), claim, revision);
                     self.put(&object).await.map(Some)
                 }
                 // A reservation that somebody put on it meanwhile is kept.
-                ReleaseThen::Delete if found.object.spec.claim_ref.is_some() => {
+                ReleaseThen::Delete if found.is_reserved() => {
                     let kept = Claim::Service(owner.service.clone());
-                    let object = desired::reserved(*found.object, &kept, revision);
+                    let object = desired::reserved(found.object(), &kept, revision);
                     self.put(&object).await.map(Some)
                 }
                 ReleaseThen::Delete => self.delete(found).await,
             };
             match written {
-                Ok(Some(object)) if object.object.metadata.deletion_timestamp.is_some() => {
+                Ok(Some(object)) if object.is_terminating() => {
                     return Ok((ReleaseResult::Changed(object.record()), Some(object)));
                 }
                 Ok(Some(object)) => return Ok((ReleaseResult::Released(object.version), Some(object))),
@@ -196,7 +194,7 @@ impl Writer {
 
     /// The object if it is still there, waiting for a finalizer.
     async fn delete(&self, found: Address) -> Result<Option<Address>, Answer> {
-        let metadata = &found.object.metadata;
+        let metadata = found.object().metadata;
         let params = DeleteParams {
             preconditions: Some(Preconditions {
                 uid: metadata.uid.clone(),
@@ -219,7 +217,7 @@ fn post() -> PostParams {
 }
 
 fn lists(found: &Address, who: &Owner) -> bool {
-    found.object.spec.services.iter().any(|service| owner(service).uid == who.uid)
+    found.users().iter().any(|user| user.uid == who.uid)
 }
 
 /// Whether the owner may be listed beside those who are: nobody, or those whom the sharing rule was asked about

@@ -106,11 +106,11 @@ impl Writer {
     /// Carries a job out. Events go to [`event_writer`] instead and give nothing here.
     pub async fn run(self, job: Job) -> Option<Done> {
         Some(match job {
-            Job::Take(job) => self.take(job).await,
+            Job::Take(job) => self.take(*job).await,
             Job::Update { address, object } => self.update(address, *object).await,
             Job::Problem { address, condition } => self.problem(*address, condition).await,
             Job::Read(address) => self.read(address).await,
-            Job::Release(job) => self.release(job).await,
+            Job::Release(job) => self.release(*job).await,
             Job::Status(job) => self.status(job).await,
             Job::Clear(owner) => self.clear_marks(owner).await,
             Job::Pool { pool, status } => self.pool(*pool, *status).await,

@@ -35,9 +35,9 @@ impl Writer {
         }
     }
 
-    pub(super) async fn status(&self, job: StatusJob) -> Done {
+    pub(super) async fn status(&self, job: Box<StatusJob>) -> Done {
         let result = self.try_status(&job).await;
-        Done::Status { job: Box::new(job), result }
+        Done::Status { job, result }
     }
 
     async fn try_status(&self, job: &StatusJob) -> StatusResult {

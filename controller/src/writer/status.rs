@@ -59,7 +59,7 @@ impl Writer {
         let patch = Patch::Apply(json!({
             "apiVersion": LoadBalancerIP::api_version(&()), "kind": LoadBalancerIP::kind(&()),
             "metadata": {
-                "name": name, "uid": address.object.metadata.uid, "resourceVersion": address.version.0.to_string(),
+                "name": name, "uid": address.uid(), "resourceVersion": address.version.0.to_string(),
             },
             "status": {"conditions": condition.into_iter().collect::<Vec<_>>()},
         }));

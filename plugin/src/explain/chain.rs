@@ -5,7 +5,7 @@ use herald_crds::{
     NodeMode,
     names::{CONDITION_ALLOCATED, CONDITION_ANNOUNCED},
 };
-use herald_ipam::{Families, FamilyPolicy, Wanted};
+use herald_ipam::{Families, FamilyPolicy, PoolName, Wanted};
 use k8s_openapi::jiff::Timestamp;
 
 use super::{Explanation, Facts, Leader, Link, Node, Seen, State};
@@ -129,7 +129,7 @@ impl Explanation {
     fn address<'a>(&mut self, facts: &'a Facts) -> Vec<&'a Address> {
         let Some(addresses) = self.seen("Address", &facts.addresses) else { return Vec::new() };
         let uid = facts.service.owner.uid.as_str();
-        let lists = |address: &&Address| address.object.spec.services.iter().any(|user| user.uid == uid);
+        let lists = |address: &&Address| address.users().iter().any(|user| user.uid.as_str() == uid);
         let mine: Vec<&Address> = addresses.iter().filter(lists).collect();
         for address in &mine {
             let shown = facts.service.shows(address.address);
@@ -156,7 +156,7 @@ impl Explanation {
     fn pool(&mut self, facts: &Facts, mine: &[&Address]) {
         let Some(pools) = self.seen("Pool", &facts.pools) else { return };
         let mut names: Vec<&str> =
-            mine.iter().filter_map(|address| address.object.spec.pool.as_deref()).collect();
+            mine.iter().filter_map(|address| address.pool()).map(PoolName::as_str).collect();
         names.dedup();
         for name in &names {
             match pools.iter().find(|pool| pool.name.as_str() == *name) {
@@ -192,7 +192,7 @@ impl Explanation {
             (self.seen("Advertisement", &facts.advertisements), &facts.pools)
         {
             for address in mine {
-                let Some(name) = address.object.spec.pool.as_deref() else { continue };
+                let Some(name) = address.pool().map(PoolName::as_str) else { continue };
                 let labels = pools.iter().find(|pool| pool.name.as_str() == name);
                 let labels = labels.map(|pool| pool.labels.clone()).unwrap_or_default();
                 let of_pool: Vec<_> = advertisements
@@ -229,8 +229,7 @@ impl Explanation {
 
     fn holder(&mut self, mine: &[&Address], now: Timestamp) {
         for address in mine {
-            let holders =
-                address.object.status.as_ref().map(|status| status.holders.as_slice()).unwrap_or_default();
+            let holders = address.holders();
             if holders.is_empty() {
                 self.add("Holder", State::Broken, format!("no node answers for {}", address.address));
             }
@@ -317,12 +316,10 @@ fn families(families: Families) -> String {
 
 fn owned(address: &Address, uid: &str, shown: bool) -> String {
     let others: Vec<String> = address
-        .object
-        .spec
-        .services
+        .users()
         .iter()
-        .filter(|user| user.uid != uid)
-        .map(|user| format!("{}/{}", user.namespace, user.name))
+        .filter(|user| user.uid.as_str() != uid)
+        .map(|user| user.service.to_string())
         .collect();
     let others: Vec<&str> = others.iter().map(String::as_str).collect();
     let shared = if others.is_empty() { String::new() } else { format!(", shared with {}", some(&others)) };
@@ -331,8 +328,7 @@ fn owned(address: &Address, uid: &str, shown: bool) -> String {
 }
 
 fn users(address: &Address) -> String {
-    let users: Vec<String> =
-        address.object.spec.services.iter().map(|user| format!("{}/{}", user.namespace, user.name)).collect();
+    let users: Vec<String> = address.users().iter().map(|user| user.service.to_string()).collect();
     let users: Vec<&str> = users.iter().map(String::as_str).collect();
     if users.is_empty() { "nobody (reserved)".to_owned() } else { some(&users) }
 }
@@ -362,7 +358,7 @@ fn health(pool: &Pool) -> (State, String) {
 }
 
 fn eligible(address: &Address, nodes: &[Node], local: bool) -> (State, String) {
-    let Some(l2) = address.object.spec.announce.as_ref().and_then(|announce| announce.l2.as_ref()) else {
+    let Some(l2) = address.l2() else {
         return (State::Broken, format!("{} may be announced nowhere (yet)", address.address));
     };
     let listed = |node: &&Node| l2.nodes.mode == NodeMode::All || l2.nodes.names.contains(&node.name);

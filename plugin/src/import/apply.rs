@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use herald_controller::objects::{
-    address::{Address, owner},
+    address::Address,
     service::{Service, ServiceObject},
 };
 use herald_crds::names::CONDITION_ALLOCATED;
@@ -83,9 +83,7 @@ impl Progress {
             let now = service.shown();
             let listed = |shown: &IpAddr| {
                 let object = addresses.iter().find(|address| address.address == *shown);
-                object.is_some_and(|address| {
-                    address.object.spec.services.iter().map(owner).any(|it| it == service.owner)
-                })
+                object.is_some_and(|address| address.users().contains(&service.owner))
             };
             if BTreeSet::from_iter(&now) != BTreeSet::from_iter(before) {
                 progress.changed.push((name.clone(), before.to_vec(), now));

@@ -39,7 +39,7 @@ impl Allocator {
         let inside = ServiceRef::new(&name, "");
         let services = self.services.range(inside..).map(|(_, service)| service);
         let inside = services.take_while(|service| *service.request.owner.service.namespace == *name);
-        self.due.extend(inside.map(Service::rank));
+        self.due.extend(inside.map(|service| service.rank()));
         match labels {
             Some(labels) => self.namespaces.insert(name, labels),
             None => self.namespaces.remove(&name),
@@ -64,7 +64,8 @@ impl Allocator {
                     self.service_deleted(&owner.service);
                 }
                 let publishing = self.orphaned.remove(&owner);
-                self.services.insert(owner.service.clone(), Service::new(request, publishing));
+                let service = Service::new(request, publishing);
+                self.services.insert(owner.service.clone(), Box::new(service));
             }
         }
         if self.is_open() {
@@ -87,7 +88,7 @@ impl Allocator {
 
     pub(super) fn service_deleted(&mut self, service: &ServiceRef) {
         if let Some(gone) = self.services.remove(service) {
-            if let Some((rank, waits)) = &gone.waits {
+            if let Some((rank, waits)) = gone.waits.as_deref() {
                 self.waiting.remove(waits, rank);
             }
             self.orphaned.extend(gone.into_unfinished());

@@ -19,7 +19,10 @@ fn pools() -> impl Strategy<Value = Vec<PoolSpec>> {
     prop::collection::vec(spec, 0..4).prop_map(|specs| {
         let one =
             |(index, (entries, created, auto_assign, selects)): (usize, (Vec<&str>, i64, bool, bool))| {
-                let selector = Selector { labels: labels("team", "x"), expressions: Vec::new() };
+                let selector = Selector {
+                    labels: [("team".to_owned(), "x".to_owned())].into(),
+                    expressions: Vec::new(),
+                };
                 let allocation =
                     ServiceAllocation { namespace_selectors: vec![selector], ..Default::default() };
                 PoolSpec {

@@ -21,7 +21,7 @@ use crate::{
     job::{Done, EventJob, Job},
     metrics::Metrics,
     objects::{
-        address::{Address, owner},
+        address::Address,
         endpoints::EndpointsObject,
         node::Labelled,
         service::{Ingress, Service, ServiceObject},
@@ -282,8 +282,8 @@ impl World {
     /// Somebody labels a node as excluded from load balancers.
     pub(super) fn exclude(&mut self, name: &str) {
         let node = self.nodes.iter_mut().find(|node| node.name == name).unwrap();
-        node.labels
-            .insert("node.kubernetes.io/exclude-from-external-load-balancers".to_owned(), String::new());
+        node.labels =
+            [("node", name), ("node.kubernetes.io/exclude-from-external-load-balancers", "")].into();
         self.nodes();
     }
 
@@ -392,7 +392,7 @@ impl World {
 
     /// The same, and the watch lags behind.
     pub(super) fn edit_unseen(&mut self, address: &str, edit: impl FnOnce(&mut LoadBalancerIP)) {
-        let mut object = self.address(address).unwrap().clone();
+        let mut object = self.address(address).unwrap();
         edit(&mut object);
         self.store(object);
     }
@@ -405,14 +405,14 @@ impl World {
 
     /// The reason of the condition on a LoadBalancerIP; empty if it has none.
     pub(super) fn problem(&self, address: &str) -> (String, String) {
-        let status = self.address(address).and_then(|object| object.status.as_ref());
-        let found = status.and_then(|status| status.conditions.iter().find(|it| it.type_ == "Problem"));
-        found.map(|found| (found.reason.clone(), found.message.clone())).unwrap_or_default()
+        let status = self.address(address).and_then(|object| object.status);
+        let found = status.and_then(|it| it.conditions.into_iter().find(|it| it.type_ == "Problem"));
+        found.map(|found| (found.reason, found.message)).unwrap_or_default()
     }
 
     /// A speaker notes itself as holder, or that it is one no longer.
     pub(super) fn held_by(&mut self, address: &str, node: Option<&str>) {
-        let mut object = (*self.addresses[&address.parse::<IpAddr>().unwrap()].object).clone();
+        let mut object = self.addresses[&address.parse::<IpAddr>().unwrap()].object();
         let holders: Vec<Value> = node
             .map(|node| json!({"node": node, "interface": "eth0", "mac": "02:00:00:00:00:01", "since": "2026-01-01T00:00:00Z"}))
             .into_iter()
@@ -464,13 +464,12 @@ impl World {
         self.services[&ServiceRef::new("shop", name)].owner.uid.to_string()
     }
 
-    pub(super) fn address(&self, address: &str) -> Option<&LoadBalancerIP> {
-        Some(&*self.addresses.get(&address.parse::<IpAddr>().unwrap())?.object)
+    pub(super) fn address(&self, address: &str) -> Option<LoadBalancerIP> {
+        Some(self.addresses.get(&address.parse::<IpAddr>().unwrap())?.object())
     }
 
     pub(super) fn users(&self, address: &str) -> Vec<String> {
-        let services =
-            self.address(address).map(|object| object.spec.services.as_slice()).unwrap_or_default();
+        let services = self.address(address).map(|object| object.spec.services).unwrap_or_default();
         services.iter().map(|service| service.name.clone()).collect()
     }
 
@@ -485,12 +484,8 @@ impl World {
         for (name, service) in &self.services {
             for address in service.shown().into_iter().filter(|_| !self.rivals.contains_key(name)) {
                 assert!(seen.insert(address), "{address} stands on two Services");
-                let users = &self.addresses[&address].object.spec.services;
-                assert_eq!(
-                    users.iter().map(owner).collect::<Vec<_>>(),
-                    std::slice::from_ref(&service.owner),
-                    "{address}"
-                );
+                let users = self.addresses[&address].users();
+                assert_eq!(users, std::slice::from_ref(&service.owner), "{address}");
             }
         }
     }

@@ -14,10 +14,7 @@ use crate::{
     core::Event,
     desired,
     job::{Done, Job, ReleaseJob, StatusJob, StatusResult, TakeJob, UpdateResult},
-    objects::{
-        address::{Address, owner},
-        service::Ingress,
-    },
+    objects::{address::Address, service::Ingress},
 };
 
 impl World {
@@ -27,14 +24,14 @@ impl World {
                 self.events.push(event);
                 return;
             }
-            Job::Take(job) => self.take(job),
+            Job::Take(job) => self.take(*job),
             Job::Update { address, object } => self.update(address, *object),
             Job::Read(address) => {
                 Done::Read(address, Ok(self.addresses.get(&address).cloned().map(Box::new)))
             }
             Job::Problem { address, .. } if self.refuses => Done::Problem(address.address, None),
             Job::Problem { address, condition } => self.tell_problem(&address, condition.map(|it| *it)),
-            Job::Release(job) => self.release(job),
+            Job::Release(job) => self.release(*job),
             Job::Status(job) => self.status(job),
             Job::Clear(owner) => {
                 self.clear(&owner.service);
@@ -80,10 +77,10 @@ impl World {
         let object = match found {
             None => desired::created(take.address, &take.owner, &take.pool, l2, sharing, revision),
             Some(found) if vacant => {
-                desired::given(*found.object, &take.owner, &take.pool, l2, sharing, revision)
+                desired::given(found.object(), &take.owner, &take.pool, l2, sharing, revision)
             }
             Some(found) => {
-                let mine = found.object.spec.services.iter().any(|it| owner(it) == take.owner);
+                let mine = found.users().contains(&take.owner);
                 let result =
                     if mine { TakeResult::Taken(found.version) } else { TakeResult::Held(found.record()) };
                 return Done::Take { take, result, object: Some(Box::new(found)) };
@@ -98,13 +95,13 @@ impl World {
         let result = match self.addresses.get(&address) {
             _ if self.refuses => UpdateResult::Refused("not now".to_owned()),
             None => UpdateResult::Gone,
-            Some(known) if known.object.metadata.resource_version != object.metadata.resource_version => {
+            Some(known) if known.object().metadata.resource_version != object.metadata.resource_version => {
                 UpdateResult::Now(Box::new(known.clone()))
             }
             Some(known) => {
-                assert!(object.spec.revision > known.object.spec.revision, "revisions only grow (B18)");
+                assert!(object.spec.revision > known.revision(), "revisions only grow (B18)");
                 self.writes.push("update");
-                object.status.clone_from(&known.object.status);
+                object.status = known.object().status;
                 UpdateResult::Now(Box::new(self.store(object)))
             }
         };
@@ -117,7 +114,7 @@ impl World {
             return Done::Problem(seen.address, Some(Box::new(known.clone())));
         }
         self.writes.push("problem");
-        let mut object = (*known.object).clone();
+        let mut object = known.object();
         object.status.get_or_insert_default().conditions = condition.into_iter().collect();
         Done::Problem(seen.address, Some(Box::new(self.store(object))))
     }
@@ -144,21 +141,21 @@ impl World {
                 Done::Release { release, result: ReleaseResult::Released(found.version), object: None }
             }
             ReleaseThen::Reserve(claim) => {
-                let stored = self.store(desired::reserved(*found.object, &claim, revision));
+                let stored = self.store(desired::reserved(found.object(), &claim, revision));
                 let result = ReleaseResult::Released(stored.version);
                 Done::Release { release, result, object: Some(Box::new(stored)) }
             }
             ReleaseThen::Leave => {
-                let stored = self.store(desired::left(*found.object, &release.owner, revision));
+                let stored = self.store(desired::left(found.object(), &release.owner, revision));
                 let result = ReleaseResult::Released(stored.version);
                 Done::Release { release, result, object: Some(Box::new(stored)) }
             }
         }
     }
 
-    fn status(&mut self, job: StatusJob) -> Done {
+    fn status(&mut self, job: Box<StatusJob>) -> Done {
         let result = self.try_status(&job);
-        Done::Status { job: Box::new(job), result }
+        Done::Status { job, result }
     }
 
     fn try_status(&mut self, job: &StatusJob) -> StatusResult {
