@@ -373,6 +373,18 @@ data:
 }
 
 #[test]
+fn an_old_pool_and_an_advertisement_of_its_name_are_no_namesakes() {
+    let old = "{apiVersion: metallb.io/v1beta1, kind: AddressPool, metadata: {name: all, namespace: m}, \
+        spec: {protocol: layer2, addresses: [10.0.0.0/28]}}";
+    for objects in [[old, EVERYWHERE], [EVERYWHERE, old]] {
+        let plan = plan_of(&objects);
+        let mut named: Vec<_> = plan.manifests.iter().map(|it| format!("{} {}", it.kind, it.name)).collect();
+        named.sort();
+        assert_eq!(named, ["IPAddressPool all", "L2Advertisement all", "L2Advertisement all-pool"]);
+    }
+}
+
+#[test]
 fn a_file_that_is_not_there_is_named() {
     let bad =
         kubectl_herald::import::source::read_file(&PathBuf::from("/nonexistent/pools.yaml")).unwrap_err();

@@ -75,6 +75,8 @@ pub struct Converted {
     pub bgp: Vec<Meaning>,
     /// What is to be said.
     pub findings: Vec<Finding>,
+    /// Old pools with layer 2 as their protocol: each becomes an advertisement once all names are known.
+    old_layer2: Vec<String>,
 }
 
 /// Reads all that is MetalLB's among `objects`.
@@ -93,6 +95,7 @@ pub fn convert(objects: &[Object], namespace: Option<&str>) -> Result<Converted,
             bad.push(error);
         }
     }
+    converted.advertise_old();
     if namespaces.len() > 1 {
         let list = namespaces.into_iter().collect::<Vec<_>>().join(", ");
         bad.push(BadInput::new(
@@ -225,9 +228,8 @@ impl Converted {
     ) -> Result<(), BadInput> {
         match protocol {
             Some("layer2") => {
-                let spec = Map::from_iter([("ipAddressPools".to_owned(), json!([pool]))]);
-                let (kind, labels) = (ADVERTISEMENT, BTreeMap::new());
-                self.insert(object, Manifest { kind, name: pool.to_owned(), labels, spec }, Vec::new())
+                self.old_layer2.push(pool.to_owned());
+                Ok(())
             }
             Some("bgp") => {
                 self.findings.push(Finding::Bgp { object: format!("{object} (protocol of pool {pool})") });
@@ -241,6 +243,19 @@ impl Converted {
                 let other = other.unwrap_or_default();
                 Err(object.bad(field, &format!("'{other}' is no protocol: layer2 or bgp")))
             }
+        }
+    }
+
+    /// Under the pool's name, or one like it where an L2Advertisement has that: to MetalLB the two were no namesakes.
+    fn advertise_old(&mut self) {
+        for pool in std::mem::take(&mut self.old_layer2) {
+            let mut name = pool.clone();
+            while self.advertisements.iter().any(|other| other.name == name) {
+                name.push_str("-pool");
+            }
+            let spec = Map::from_iter([("ipAddressPools".to_owned(), json!([pool]))]);
+            let (kind, labels) = (ADVERTISEMENT, BTreeMap::new());
+            self.advertisements.push(Manifest { kind, name, labels, spec });
         }
     }
 

@@ -120,7 +120,7 @@ pub fn plan(
         converted.findings.push(Finding::NotChecked);
     }
     services.sort_by(|a, b| a.service.cmp(&b.service));
-    let Converted { pools, advertisements, mut findings, bgp: _ } = converted;
+    let Converted { pools, advertisements, mut findings, .. } = converted;
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.weight()));
     Ok(Plan { manifests: advertisements.into_iter().chain(pools).collect(), findings, services })
 }
