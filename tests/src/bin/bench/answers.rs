@@ -1,10 +1,11 @@
-//! One node with 1, 1,000 and 10,000 addresses: how fast it answers, idle and under a storm of foreign ARP, what the storm
-//! costs, and how much memory it all takes. Beside it the kernel's own answer for the node's address.
+//! One of three nodes holds 1, 1,000 and 10,000 addresses: how fast it answers, idle and under a storm of foreign ARP, what
+//! the storm and idleness cost, and how much memory it all takes. Beside each answer the kernel's own for the node's address,
+//! asked for in turn with it.
 //!
-//! The addresses are `LoadBalancerIP` objects without a controller: only the speaker is measured.
+//! The addresses are `LoadBalancerIP` objects without a controller: only the speakers are measured.
 
 use std::{
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
@@ -12,12 +13,15 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use herald_crds::{LoadBalancerIP, name_of_address};
-use herald_lab::{Asker, HERALD_NAMESPACE, Host, Lab, Plan};
+use herald_lab::{Asker, HERALD_NAMESPACE, Host, Lab, Node, Plan};
 use herald_wire::{Arp, Ethernet};
 use kube::{Api, api::PostParams};
 use serde_json::json;
 
-use crate::report::{Sample, megabytes, percent};
+use crate::{
+    process,
+    report::{Sample, megabytes, percent},
+};
 
 /// Questions per sample.
 const QUESTIONS: u32 = 2_000;
@@ -25,9 +29,13 @@ const PATIENCE: Duration = Duration::from_millis(200);
 /// Frames per second of the storm, and for how long.
 const STORM: u32 = 10_000;
 const STORM_TIME: Duration = Duration::from_secs(20);
+/// How long idleness is watched.
+const IDLE_TIME: Duration = Duration::from_secs(20);
+/// Where a speaker tells how many status writes wait.
+const SPEAKER_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7481);
 
 pub(crate) fn run(counts: &[u32]) -> Result<()> {
-    let lab = Plan::nodes(1).without_herald().start()?;
+    let lab = Plan::nodes(3).without_herald().start()?;
     lab.apply_manifests()?;
     lab.kubectl_apply(&format!(
         "{{apiVersion: v1, kind: Secret, metadata: {{name: herald-hello, namespace: {HERALD_NAMESPACE}}}, \
@@ -36,27 +44,30 @@ pub(crate) fn run(counts: &[u32]) -> Result<()> {
         "5a".repeat(32)
     ))?;
     lab.start_speakers()?;
+    let [holder, standby, ..] = lab.nodes() else { bail!("three nodes were asked for") };
     let asker = Asker::new(lab.client())?;
-    let kernel = sample(&asker, |_| lab.nodes().first().map_or(Ipv4Addr::UNSPECIFIED, |node| node.host.v4))?;
-    println!("{}", memory(&lab, 0)?);
+    println!("{}", memory(holder, 0)?);
+    println!("{}", idle(holder, standby, 0)?);
     let mut made = 0;
     for &count in counts {
         make(&lab, made, count)?;
         made = count;
         let waited = await_all(&asker, count)?;
         lab.plan().progress.say(&format!("{count} addresses, all answered {waited:?} after they were made"));
+        await_written(holder)?;
         let any = |question: u32| vip(question.wrapping_mul(7_919) % count);
-        let idle = sample(&asker, any)?;
-        let what = format!("ARP answer, {count} VIPs, idle; {} lost", lost(&idle));
-        println!("{}", idle.row(&what, Some(("kernel", &kernel))));
-        let (stormy, share) = storm(&lab, || sample(&asker, any))?;
+        let (ours, kernel) = sample(&asker, any, holder.host.v4)?;
+        let what = format!("ARP answer, {count} VIPs, idle; {} lost", lost(&ours));
+        println!("{}", ours.row(&what, Some(("kernel", &kernel))));
+        let ((stormy, kernel), share) = storm(&lab, holder, || sample(&asker, any, holder.host.v4))?;
         let what = format!(
             "ARP answer, {count} VIPs, {STORM} foreign ARP/s ({} of a core); {} lost",
             percent(share),
             lost(&stormy)
         );
-        println!("{}", stormy.row(&what, Some(("kernel idle", &kernel))));
-        println!("{}", memory(&lab, count)?);
+        println!("{}", stormy.row(&what, Some(("kernel", &kernel))));
+        println!("{}", memory(holder, count)?);
+        println!("{}", idle(holder, standby, count)?);
     }
     Ok(())
 }
@@ -78,7 +89,7 @@ fn make(lab: &Lab, from: u32, to: u32) -> Result<()> {
                     "spec": {
                         "address": address, "pool": "bench", "revision": 1,
                         "services": [{ "namespace": "default", "name": format!("s{index}"), "uid": format!("{index}") }],
-                        "announce": { "l2": { "nodes": { "mode": "All" }, "conflictDetection": "Disabled" } },
+                        "announce": { "l2": { "nodes": { "mode": "Listed", "names": ["n1"] }, "conflictDetection": "Disabled" } },
                     },
                 }))?;
                 api.create(&PostParams::default(), &object).await?;
@@ -104,16 +115,35 @@ fn await_all(asker: &Asker, count: u32) -> Result<Duration> {
     Ok(begun.elapsed())
 }
 
-fn sample(asker: &Asker, address: impl Fn(u32) -> Ipv4Addr) -> Result<Sample> {
-    let mut sample = Sample::default();
-    for question in 0..QUESTIONS {
-        if let Some((_, took)) = asker.ask(address(question).into(), PATIENCE)? {
-            sample.push(took);
+/// Until the holder has told the API server what it holds: that work is not part of being idle.
+fn await_written(holder: &Node) -> Result<()> {
+    let begun = Instant::now();
+    while holder.host.metric(SPEAKER_ADMIN, "herald_speaker_status_writes_waiting")? > 0 {
+        if begun.elapsed() > Duration::from_mins(5) {
+            bail!("the speaker of {} still has status to write", holder.name());
         }
-        // Not back to back: the answerer sleeps between questions, as on a LAN.
-        std::thread::park_timeout(Duration::from_micros(500));
+        std::thread::park_timeout(Duration::from_millis(200));
     }
-    Ok(sample)
+    Ok(())
+}
+
+/// Answers for addresses of ours, and of the kernel for its own, in turn.
+fn sample(
+    asker: &Asker,
+    address: impl Fn(u32) -> Ipv4Addr,
+    of_the_kernel: Ipv4Addr,
+) -> Result<(Sample, Sample)> {
+    let (mut ours, mut kernel) = (Sample::default(), Sample::default());
+    for question in 0..QUESTIONS {
+        for (sample, address) in [(&mut ours, address(question)), (&mut kernel, of_the_kernel)] {
+            if let Some((_, took)) = asker.ask(address.into(), PATIENCE)? {
+                sample.push(took);
+            }
+            // Not back to back: the answerer sleeps between questions, as on a LAN.
+            std::thread::park_timeout(Duration::from_micros(500));
+        }
+    }
+    Ok((ours, kernel))
 }
 
 /// How many of the questions went unanswered.
@@ -124,16 +154,16 @@ fn lost(sample: &Sample) -> String {
 
 /// Foreign ARP from the gateway's port while `measure` runs at least once and the storm's time passes; gives the
 /// speaker's share of a core during it.
-fn storm<T>(lab: &Lab, measure: impl FnOnce() -> Result<T>) -> Result<(T, f64)> {
+fn storm<T>(lab: &Lab, holder: &Node, measure: impl FnOnce() -> Result<T>) -> Result<(T, f64)> {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let blowing = scope.spawn(|| blow(lab.gateway(), &stop));
-        let (begun, before) = (Instant::now(), cpu_time(lab)?);
+        let (begun, before) = (Instant::now(), cpu_time(holder)?);
         let mut measured = measure();
         while begun.elapsed() < STORM_TIME && measured.is_ok() {
             std::thread::park_timeout(Duration::from_millis(100));
         }
-        let share = cpu_time(lab)?.saturating_sub(before).as_secs_f64() / begun.elapsed().as_secs_f64();
+        let share = cpu_time(holder)?.saturating_sub(before).as_secs_f64() / begun.elapsed().as_secs_f64();
         stop.store(true, Ordering::Relaxed);
         let sent = blowing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         let rate = f64::from(sent) / begun.elapsed().as_secs_f64();
@@ -170,31 +200,34 @@ fn blow(host: &Host, stop: &AtomicBool) -> Result<u32> {
     Ok(sent)
 }
 
-fn speaker_pid(lab: &Lab) -> Result<i32> {
-    lab.nodes().first().context("a node")?.speaker(|speaker| Ok(speaker.pid()))
-}
-
-/// What all threads of the speaker have run so far.
-fn cpu_time(lab: &Lab) -> Result<Duration> {
-    let mut total = 0;
-    for task in std::fs::read_dir(format!("/proc/{}/task", speaker_pid(lab)?))? {
-        let text = std::fs::read_to_string(task?.path().join("schedstat"))?;
-        total += text.split_whitespace().next().context("an empty schedstat")?.parse::<u64>()?;
+/// What holding costs while nobody asks, and what standing by does.
+fn idle(holder: &Node, standby: &Node, vips: u32) -> Result<String> {
+    let both = || anyhow::Ok([cpu_time(holder)?, cpu_time(standby)?]);
+    let (begun, before) = (Instant::now(), both()?);
+    while begun.elapsed() < IDLE_TIME {
+        std::thread::park_timeout(IDLE_TIME.saturating_sub(begun.elapsed()));
     }
-    Ok(Duration::from_nanos(total))
+    let took = begun.elapsed().as_secs_f64();
+    let [holding, standing_by] = both()?;
+    let [was_holding, was_standing_by] = before;
+    let share =
+        |after: Duration, before: Duration| percent(after.saturating_sub(before).as_secs_f64() / took);
+    Ok(format!(
+        "| speaker's CPU idle, {vips} VIPs: holder {}, another node {} of a core | | | | | | | |",
+        share(holding, was_holding),
+        share(standing_by, was_standing_by)
+    ))
 }
 
-fn memory(lab: &Lab, vips: u32) -> Result<String> {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", speaker_pid(lab)?))?;
-    let field = |name: &str| {
-        let line =
-            status.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no {name}"))?;
-        let kib: u32 = line.trim_start_matches(':').trim().trim_end_matches(" kB").parse()?;
-        anyhow::Ok(megabytes(kib))
-    };
-    Ok(format!(
-        "| speaker's memory, {vips} VIPs: RSS {}, peak {} | | | | | | | |",
-        field("VmRSS")?,
-        field("VmHWM")?
-    ))
+fn speaker_pid(node: &Node) -> Result<i32> {
+    node.speaker(|speaker| Ok(speaker.pid()))
+}
+
+fn cpu_time(node: &Node) -> Result<Duration> {
+    process::cpu_time(speaker_pid(node)?)
+}
+
+fn memory(node: &Node, vips: u32) -> Result<String> {
+    let [now, peak] = process::memory(speaker_pid(node)?)?.map(megabytes);
+    Ok(format!("| speaker's memory, {vips} VIPs: RSS {now}, peak {peak} | | | | | | | |"))
 }

@@ -5,6 +5,7 @@ mod answers;
 mod create;
 mod loss;
 mod node_loss;
+mod process;
 mod report;
 mod scale;
 

@@ -7,7 +7,6 @@
 
 mod clock;
 mod crowd;
-mod process;
 mod stages;
 mod writes;
 
@@ -16,7 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use herald_lab::{Lab, Plan};
 
-use crate::report::megabytes;
+use crate::{process, report::megabytes};
 
 /// What is to be measured.
 #[derive(Clone, Copy)]

@@ -10,8 +10,11 @@ use anyhow::{Context as _, Result, bail};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use herald_lab::Lab;
 
-use super::{Scale, clock, crowd, memory_rows, process, row, writes::Writes};
-use crate::report::{Sample, load};
+use super::{Scale, clock, crowd, memory_rows, row, writes::Writes};
+use crate::{
+    process,
+    report::{Sample, load},
+};
 
 /// The controller's admin endpoints.
 const ADMIN: &str = "127.0.0.1:7480";

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 /// Resident memory now and at its most, in KiB.
-pub(super) fn memory(pid: i32) -> Result<[u32; 2]> {
+pub(crate) fn memory(pid: i32) -> Result<[u32; 2]> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let field = |name: &str| {
         let found = status.lines().find_map(|line| line.strip_prefix(name));
@@ -16,7 +16,7 @@ pub(super) fn memory(pid: i32) -> Result<[u32; 2]> {
 }
 
 /// What all its threads have run so far, those that live.
-pub(super) fn cpu_time(pid: i32) -> Result<Duration> {
+pub(crate) fn cpu_time(pid: i32) -> Result<Duration> {
     let mut total = 0;
     for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
         let text = std::fs::read_to_string(task?.path().join("schedstat"))?;
