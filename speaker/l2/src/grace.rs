@@ -141,12 +141,11 @@ impl Segment {
         self.peers.iter().any(|peer| peer.is_in_grace() && peer.kernel.is_in_doubt(cx.now, patience))
     }
 
-    /// Is there an address to be kept for it?
+    /// Is there an address to be kept for it, or may there be: what it held was not all told yet?
     fn keeps_anything(&self, node: NodeId) -> bool {
         let Some(peer) = self.peers.get(node) else { return false };
-        self.vips
-            .iter()
-            .any(|(_, vip)| vip.claims.iter().any(|claim| claim.node == node) || held_unheard(vip, peer))
+        let claims = |vip: &Vip| vip.claims.iter().any(|claim| claim.node == node);
+        !peer.table.is_complete() || self.vips.iter().any(|(_, vip)| claims(vip) || held_unheard(vip, peer))
     }
 
     /// Until when an address without a claim is kept for those in grace.

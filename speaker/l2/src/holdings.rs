@@ -18,7 +18,7 @@ use crate::ownership::{
     Candidate, Candidates, Decision, Eligibility, Gate, Rank, Rival, Standing, View, compare, decide,
     may_hold, rank,
 };
-use crate::peers::{Peer, Status};
+use crate::peers::Peer;
 use crate::segment::{LISTEN_EXTRA, Segment};
 use crate::snapshot::Lifecycle;
 use crate::time::Instant;
@@ -385,10 +385,11 @@ impl Segment {
 
     /// The conditions that are the same for every address here.
     pub(crate) fn gate(&self, cx: &Context) -> Gate {
+        // A suspected peer's, too: frames that are lost hide what it took just now, and make it suspected.
         let tables = self
             .peers
-            .iter()
-            .filter(|peer| matches!(peer.status, Status::Alive) && peer.state == State::Active)
+            .present()
+            .filter(|peer| peer.state == State::Active)
             .filter_map(|peer| peer.table.holds_up_until(cx.now))
             .max();
         Gate {

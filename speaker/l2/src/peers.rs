@@ -165,6 +165,11 @@ impl Peer {
         matches!(self.status, Status::Grace(_))
     }
 
+    /// Gone without a word, by silence alone.
+    pub(crate) fn was_declared_dead(&self) -> bool {
+        matches!(self.status, Status::Gone { how: Gone::Dead { .. }, .. })
+    }
+
     /// Its speaker is not there, whether or not its kernel is.
     pub(crate) fn is_absent(&self) -> bool {
         self.is_gone() || self.is_in_grace()

@@ -166,6 +166,10 @@ impl Segment {
             cx.event(Event::PeerDown { ifindex, peer, how: Gone::Replaced });
         }
         self.peer_up(cx, triple.node, hello);
+        // Rule A39: it may have been on the other side of a split LAN, as those may that have nobody else to tell of it.
+        if before.is_some_and(Peer::was_declared_dead) && !cx.lacks(Rule::Drop) {
+            self.reannounce_all(cx);
+        }
         if before.is_some_and(|before| before.boot != triple.boot) && !cx.lacks(Rule::Reservation) {
             self.reserve(cx, triple.node);
         } else if before.is_some_and(|before| before.ifindex != triple.ifindex) {
