@@ -84,7 +84,10 @@ pub(crate) struct Check {
     /// From here on nothing may change.
     settled_at: Option<Moment>,
     struck: BTreeMap<usize, Moment>,
+    cut_off: BTreeMap<usize, Moment>,
+    born_cut_off: BTreeMap<usize, Moment>,
     struck_vips: BTreeMap<IpAddr, Moment>,
+    barred: BTreeMap<IpAddr, BTreeSet<usize>>,
     both: BTreeMap<(IpAddr, usize, usize), Moment>,
     served: BTreeMap<(usize, IpAddr), Moment>,
     orphaned: BTreeMap<IpAddr, Moment>,
@@ -102,7 +105,10 @@ impl Check {
             warm_at,
             settled_at: None,
             struck: BTreeMap::new(),
+            cut_off: BTreeMap::new(),
+            born_cut_off: BTreeMap::new(),
             struck_vips: BTreeMap::new(),
+            barred: BTreeMap::new(),
             both: BTreeMap::new(),
             served: BTreeMap::new(),
             orphaned: BTreeMap::new(),
@@ -134,6 +140,28 @@ impl Check {
     /// Moves away from this node are right until then.
     pub(crate) fn strike(&mut self, node: usize, until: Moment) {
         self.struck.insert(node, until);
+    }
+
+    /// The same, and until then neither does it hear the others nor they it.
+    pub(crate) fn cut_off(&mut self, node: usize, until: Moment) {
+        self.cut_off.insert(node, until);
+        if let Some(born) = self.born_cut_off.get_mut(&node) {
+            *born = until;
+        }
+    }
+
+    /// Its speaker starts: where it hears nobody, it can't know who holds what, and is alone (rule A35).
+    pub(crate) fn started(&mut self, now: Moment, node: usize) {
+        if let Some(until) = self.cut_off.get(&node).filter(|until| **until >= now) {
+            self.born_cut_off.insert(node, *until);
+        } else {
+            self.born_cut_off.remove(&node);
+        }
+    }
+
+    /// These may not hold this address: whoever can takes it from them, however late.
+    pub(crate) fn bar(&mut self, vip: IpAddr, nodes: BTreeSet<usize>) {
+        self.barred.insert(vip, nodes);
     }
 
     /// Moves of this address are right until then.
@@ -181,7 +209,10 @@ impl Check {
             Moves::Any => return,
             Moves::None => text("this class allows no move"),
             Moves::FromStruck(_)
-                if !excused(self.struck.get(&from)) && !excused(self.struck_vips.get(&vip)) =>
+                if ![self.struck.get(&from), self.cut_off.get(&from)].into_iter().any(excused)
+                    && !excused(self.struck_vips.get(&vip))
+                    && !self.barred.get(&vip).is_some_and(|barred| barred.contains(&from))
+                    && !excused(self.born_cut_off.get(&to)) =>
             {
                 text("no fault has struck either")
             }

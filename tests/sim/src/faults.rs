@@ -3,6 +3,7 @@
 //! A schedule is a list of faults with times. It may name its victims by what they do at that moment ("the holder of
 //! the first address"), and meet the same victim again later by the slot it was put into.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -120,8 +121,12 @@ impl World {
         }
     }
 
-    fn listed(&mut self, without: &[Who]) -> Nodes {
-        let without: Vec<_> = without.iter().filter_map(|who| self.find(*who)).collect();
+    /// The nodes that may hold an address, all but these.
+    fn listed(&mut self, vip: usize, without: &[Who]) -> Nodes {
+        let without: BTreeSet<_> = without.iter().filter_map(|who| self.find(*who)).collect();
+        if let Some(vip) = self.vips().get(vip).copied() {
+            self.check.bar(vip, without.clone());
+        }
         if without.is_empty() {
             return Nodes::All;
         }
@@ -145,6 +150,7 @@ impl World {
     fn apply_to(&mut self, node: usize, fault: &Fault) {
         let now = self.now;
         let strike = |world: &mut Self, until| world.check.strike(node, until);
+        let cut_off = |world: &mut Self, until| world.check.cut_off(node, until);
         match fault {
             Fault::Crash { link, .. } => {
                 strike(self, LASTING);
@@ -176,11 +182,9 @@ impl World {
                 self.api_links.cut(node);
                 self.check.ended(node);
             }
-            Fault::Start(_) => {
+            Fault::Start(_) if self.nodes.get(node).is_some_and(|node| node.alive && node.core.is_none()) => {
                 strike(self, now + AFTERMATH);
-                if self.nodes.get(node).is_some_and(|node| node.alive && node.core.is_none()) {
-                    self.start_speaker(node);
-                }
+                self.start_speaker(node);
             }
             Fault::Leave(_) => {
                 strike(self, LASTING);
@@ -201,26 +205,29 @@ impl World {
                 }
             }
             Fault::Continue(_) => {
-                strike(self, now + AFTERMATH);
+                // Told to end while it was frozen, or killed: it is not back.
+                if self.nodes.get(node).is_none_or(|node| !node.terminate && node.core.is_some()) {
+                    strike(self, now + AFTERMATH);
+                }
                 self.thaw(node);
             }
             Fault::Cable { up, .. } => {
-                strike(self, if *up { now + AFTERMATH } else { LASTING });
+                cut_off(self, if *up { now + AFTERMATH } else { LASTING });
                 self.set_link(Port(node), *up);
             }
             Fault::Uplink { up, .. } => {
-                strike(self, if *up { now + AFTERMATH } else { LASTING });
+                cut_off(self, if *up { now + AFTERMATH } else { LASTING });
                 self.switch.set_forwarding(Port(node), *up);
             }
             Fault::Path { to, cut, .. } => {
                 let Some(to) = self.find(*to) else { return };
                 for node in [node, to] {
-                    self.check.strike(node, if *cut { LASTING } else { now + AFTERMATH });
+                    self.check.cut_off(node, if *cut { LASTING } else { now + AFTERMATH });
                 }
                 self.switch.set_cut(Port(node), Port(to), *cut);
             }
             Fault::Interface { present, renumbered, .. } => {
-                strike(self, if *present { now + AFTERMATH } else { LASTING });
+                cut_off(self, if *present { now + AFTERMATH } else { LASTING });
                 if let Some(node) = self.nodes.get_mut(node) {
                     node.set_interface(*present, *renumbered);
                 }
@@ -254,7 +261,7 @@ impl World {
                     self.switch.set_forwarding(Port(port), false);
                 }
                 for node in 0..self.nodes.len() {
-                    self.check.strike(node, LASTING);
+                    self.check.cut_off(node, LASTING);
                 }
             }
             Fault::PortUp { port, forwarding } => {
@@ -265,14 +272,14 @@ impl World {
             }
             Fault::Forward { port } => {
                 self.switch.set_forwarding(Port(*port), true);
-                self.check.strike(*port, now + AFTERMATH);
+                self.check.cut_off(*port, now + AFTERMATH);
             }
             Fault::Split(sides) => {
                 for (port, side) in sides.iter().enumerate() {
                     self.switch.set_side(Port(port), *side);
                 }
                 for node in 0..self.nodes.len() {
-                    self.check.strike(node, LASTING);
+                    self.check.cut_off(node, LASTING);
                 }
             }
             Fault::Heal => {
@@ -280,7 +287,7 @@ impl World {
                     self.switch.set_side(Port(port), 0);
                 }
                 for node in 0..self.nodes.len() {
-                    self.check.strike(node, now + AFTERMATH);
+                    self.check.cut_off(node, now + AFTERMATH);
                 }
             }
             Fault::Loss(loss) => self.switch.set_loss(*loss),
@@ -293,17 +300,17 @@ impl World {
                 self.switch.set_filter(*filter);
                 let until = if *filter { LASTING } else { now + AFTERMATH };
                 for node in 0..self.nodes.len() {
-                    self.check.strike(node, until);
+                    self.check.cut_off(node, until);
                 }
             }
             Fault::Create { vip, without } => {
-                let nodes = self.listed(without);
+                let nodes = self.listed(*vip, without);
                 let probe = self.dice.chance(0.5);
                 self.change_spec(*vip, |api, vip| api.create(vip, nodes, probe));
             }
             Fault::Delete { vip } => self.change_spec(*vip, super::api::Api::delete),
             Fault::Assign { vip, without } => {
-                let nodes = self.listed(without);
+                let nodes = self.listed(*vip, without);
                 self.change_spec(*vip, |api, vip| api.change(vip, |spec| spec.nodes = nodes));
             }
             Fault::Touch { vip } => self.change_spec(*vip, |api, vip| api.change(vip, |_| ())),

@@ -13,6 +13,7 @@ impl World {
         let (now, ablation) = (self.now, self.setup.ablation);
         let Some(state) = self.nodes.get_mut(node).filter(|node| node.alive) else { return };
         state.start(now, config, ablation);
+        self.check.started(now, node);
         self.note(node, || "speaker starts".into());
         self.wake(node);
         self.connect_api(node);
