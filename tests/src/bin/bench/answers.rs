@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use herald_crds::{LoadBalancerIP, name_of_address};
 use herald_lab::{Asker, HERALD_NAMESPACE, Host, Lab, Node, Plan};
