@@ -12,6 +12,7 @@
 
 pub mod announce;
 pub mod apply_crds;
+pub mod assembly;
 pub mod conditions;
 pub mod core;
 pub mod desired;
@@ -28,32 +29,19 @@ pub mod task;
 pub mod watch;
 pub mod writer;
 
-use std::time::Duration;
-
 use anyhow::Context as _;
-use herald_runtime::{
-    Readiness,
-    admin::Admin,
-    client, lease,
-    shutdown::{self, CancellationToken},
-    telemetry::LogLevel,
-};
+use herald_runtime::{Readiness, admin::Admin, client, lease, shutdown, telemetry::LogLevel};
 use prometheus_client::registry::Registry;
-use tokio::{sync::mpsc, task::JoinSet, time::timeout};
+use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::{
-    core::Core,
+    assembly::{Assembly, Parts},
     flags::{Command, Flags},
     metrics::Metrics,
-    task::Task,
-    watch::Newest,
-    writer::{Writer, event_writer},
 };
 
 /// The name of the Lease by which one of several controllers leads.
 const LEASE: &str = "herald-controller";
-/// How long giving it back may take.
-const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Does what the command line says.
 pub async fn run(flags: Flags, log_level: LogLevel) -> anyhow::Result<()> {
@@ -77,10 +65,20 @@ async fn control(flags: Flags, log_level: LogLevel) -> anyhow::Result<()> {
     let client = client::connect(kubeconfig.as_deref(), "controller").await?;
     let (instance, identity) = names()?;
     let lease = lease::Settings { namespace, name: LEASE.to_owned(), identity, timing };
-    let (election, leadership) = lease::Election::new(client.clone(), lease, readiness.clone());
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
-    metrics::register(&mut registry, readiness.clone(), leadership.clone());
+    let (ask, asked) = mpsc::channel(1);
+    let parts = Parts {
+        client: client.clone(),
+        class: class.clone(),
+        lease,
+        instance,
+        readiness: readiness.clone(),
+        metrics,
+        asked,
+    };
+    let controller = Assembly::new(parts);
+    metrics::register(&mut registry, readiness.clone(), controller.leadership());
     tracing::info!(
         version = herald_runtime::LONG_VERSION,
         admin = ?admin_addr,
@@ -89,33 +87,10 @@ async fn control(flags: Flags, log_level: LogLevel) -> anyhow::Result<()> {
     );
 
     let mut tasks = JoinSet::new();
-    let (ask, asked) = mpsc::channel(1);
     let admin = admin.metrics(registry).state(Box::new(move || task::state(ask.clone())));
     tasks.spawn(admin.serve(stop.clone()));
-    tasks.spawn(hello_key::keep(client.clone(), hello, readiness.clone()));
-    let (told, event_task) = event_writer(client.clone(), instance, metrics.clone());
-    tasks.spawn(event_task);
-    let (events, endpoints) = watch::start(&client, &readiness, &mut tasks);
-    let last_write = CancellationToken::new();
-    let mut election = tokio::spawn(election.run(last_write.clone()));
-    let task = Task {
-        core: Core::new(class.clone(), metrics.clone(), task::start()),
-        events,
-        endpoints,
-        asked,
-        writer: Writer::new(client.clone(), class, leadership.clone(), timing.write_limit(), metrics.clone()),
-        told,
-        leadership,
-        newest: Newest::new(client, readiness),
-        metrics,
-    };
-    task.run(stop).await;
-    // The Lease is given back only now that nothing is written any more; the next leader need not wait then.
-    last_write.cancel();
-    if timeout(FAREWELL, &mut election).await.is_err() {
-        tracing::warn!("the lease could not be given back in time; the next leader waits until it expires");
-        election.abort();
-    }
+    tasks.spawn(hello_key::keep(client, hello, readiness));
+    controller.run(stop).await;
     tasks.shutdown().await;
     tracing::info!("herald-controller ended");
     Ok(())

@@ -3,10 +3,7 @@
 //! What must always hold: jobs are carried out only while this process leads; who leads no longer drops what it had in
 //! mind.
 
-use std::{
-    collections::VecDeque,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, time::Duration};
 
 use futures::{FutureExt as _, future::BoxFuture};
 use herald_ipam::Version;
@@ -15,7 +12,7 @@ use k8s_openapi::jiff::Timestamp;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::{JoinError, JoinSet},
-    time::{sleep_until, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -130,7 +127,7 @@ impl Task {
                 Some(event) = self.events.recv() => self.core.handle(now(), event),
                 // Who has stopped waiting for the answer needs none.
                 Some(reply) = self.asked.recv() => drop(reply.send(self.core.state())),
-                () = sleep_until(timer.unwrap_or_else(Instant::now).into()), if timer.is_some() => {
+                () = sleep_until(timer.map_or_else(Instant::now, Instant::from_std)), if timer.is_some() => {
                     self.core.handle_timeout(now());
                 }
             }
@@ -204,7 +201,7 @@ fn finish(core: &mut Core, ended: Result<Option<Done>, JoinError>) {
 }
 
 fn now() -> Now {
-    Now { monotonic: Instant::now(), wall: Timestamp::now() }
+    Now { monotonic: Instant::now().into_std(), wall: Timestamp::now() }
 }
 
 /// The time at which a core begins.
@@ -303,7 +300,7 @@ mod tests {
         }
 
         fn leads(&self, seconds: u64) {
-            let until = tokio::time::Instant::now().into_std() + Duration::from_secs(seconds);
+            let until = Instant::now().into_std() + Duration::from_secs(seconds);
             self.lead.send_replace(Leadership::Leading { until });
         }
 
@@ -385,7 +382,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn at_the_end_a_server_that_does_not_answer_is_waited_for_five_seconds_and_no_longer() {
         let bench = with_a_create_under_way().await;
-        let since = tokio::time::Instant::now();
+        let since = Instant::now();
         bench.end().await;
         assert!(since.elapsed() <= FAREWELL + Duration::from_secs(1), "{:?}", since.elapsed());
     }

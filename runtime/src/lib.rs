@@ -9,6 +9,7 @@ pub mod admin;
 pub mod client;
 pub mod lease;
 pub mod metrics;
+pub mod random;
 pub mod readiness;
 pub mod shutdown;
 pub mod telemetry;
@@ -16,16 +17,11 @@ pub mod watch;
 
 pub use readiness::Readiness;
 
+use random::random;
+
 /// The version both binaries report (user agent, metrics).
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The commit they were built from, as far as that is known.
 pub const COMMIT: &str = env!("HERALD_COMMIT");
 /// What `--version` says.
 pub const LONG_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("HERALD_COMMIT"), ")");
-
-/// A number to spread attempts by, so that many processes don't act in step; no secret may be made of it.
-fn random() -> u64 {
-    use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-    // RandomState is seeded by the system.
-    RandomState::new().build_hasher().finish()
-}

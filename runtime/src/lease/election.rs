@@ -95,6 +95,8 @@ impl Election {
             }
             let due = self.elector.poll_timeout().map(Instant::from_std);
             tokio::select! {
+                // In this order, so that a simulation can be repeated.
+                biased;
                 outcome = async { match under_way.as_mut() {
                     Some(request) => request.await,
                     None => std::future::pending().await,
