@@ -120,11 +120,20 @@ where
                     return Change::Deleted((self.project)(object));
                 }
                 Some(Err(error)) => {
-                    let pause = self.health.fails(&Trouble::of(&error), &error);
+                    let trouble = Trouble::of(&error);
+                    let pause = self.health.fails(&trouble, &error);
                     tokio::time::sleep(pause).await;
+                    // An API server says it inside the watch, where kube's watcher lists anew by itself; refused
+                    // before the watch begins, it would ask for the same version for ever.
+                    if trouble == Trouble::Expired && matches!(error, watcher::Error::WatchStartFailed(_)) {
+                        self.restart();
+                    }
                 }
                 // kube's watcher has no end; and a list that stalled is begun again.
-                None => self.restart(),
+                None => {
+                    tracing::warn!(watch = self.health.name, "the list made no progress, beginning it again");
+                    self.restart();
+                }
             }
         }
     }
@@ -137,7 +146,6 @@ where
     }
 
     fn restart(&mut self) {
-        tracing::warn!(watch = self.health.name, "the list made no progress, beginning it again");
         self.list = None;
         self.events = watcher(self.api.clone(), self.config.clone()).boxed();
     }
@@ -425,6 +433,15 @@ mod tests {
         page.1["metadata"]["continue"] = json!("more");
         let (client, _) = scripted(vec![page, failure(410, "Expired"), list(&["a", "b"])]);
         let mut changes = pin(names(client, &Readiness::new()));
+        assert_eq!(changes.next().await, Some(Change::Replaced(vec!["a".to_owned(), "b".to_owned()])));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_is_refused_as_too_old_before_it_begins_lists_anew() {
+        let answers = vec![list(&["a"]), failure(410, "Expired"), list(&["a", "b"])];
+        let (client, _) = scripted(answers);
+        let mut changes = pin(names(client, &Readiness::new()));
+        assert_eq!(changes.next().await, Some(Change::Replaced(vec!["a".to_owned()])));
         assert_eq!(changes.next().await, Some(Change::Replaced(vec!["a".to_owned(), "b".to_owned()])));
     }
 
