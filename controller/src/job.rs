@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use herald_crds::{IPAddressPoolStatus, L2Announce, LoadBalancerIP};
 use herald_ipam::{
-    Addresses, Owner, PoolName, PublishResult, Release, ReleaseResult, ServiceRef, Take, TakeResult,
+    Addresses, Owner, PoolName, PublishResult, Release, ReleaseResult, ServiceRef, Take, TakeResult, Version,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
@@ -175,8 +175,8 @@ pub enum Done {
 pub enum UpdateResult {
     /// The object as it now is: written, or changed by somebody else meanwhile.
     Now(Box<Address>),
-    /// It is gone.
-    Gone,
+    /// It is gone; the version that was to be replaced.
+    Gone(Version),
     /// Refused for good.
     Refused(String),
 }

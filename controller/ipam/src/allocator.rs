@@ -226,8 +226,20 @@ impl Allocator {
             all.min_by_key(|address| (!service.may_show(*address), !wanted(*address), *address))
         };
         let kept = service.target.iter().any(|address| holds(&address));
+        // Another leader was quicker: what the status shows by its word and the LoadBalancerIP confirms is what users
+        // have seen; what this one had in mind nobody has (rule B1).
+        let wanted = service.request.wanted.as_ref();
+        let automatic = wanted.is_ok_and(|it| it.addresses.is_empty() && it.pool.is_none());
+        let confirmed = |address: &IpAddr| {
+            let entry = self.ledger.entry(*address);
+            holds(address) || entry.is_some_and(|entry| entry.lists(owner) && entry.phase(owner).is_none())
+        };
+        let overtaken = |family, address: &IpAddr| {
+            let theirs = service.strangers().of(family).filter(confirmed);
+            theirs.filter(|_| automatic && !service.was_told(*address))
+        };
         let of = |family| match service.target.of(family) {
-            Some(address) if holds(&address) => Some(address),
+            Some(address) if holds(&address) => overtaken(family, &address).or(Some(address)),
             // It has a part of what it was to have, and is not to have this family.
             None if kept => None,
             _ => any(family),

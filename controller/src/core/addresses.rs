@@ -218,7 +218,9 @@ impl Core {
         let revision = self.next_revision(address);
         let wanted = desired::refreshed(object.clone(), &pool, Some(l2), sharing.as_ref(), revision);
         let same = desired::says_the_same(&wanted, &object);
-        (!same).then(|| Job::Update { address, object: Box::new(wanted) })
+        // A leader that had slept may have made it anew by what it knew: speakers that have seen more refuse it.
+        let outdated = self.addresses.get(&address).is_some_and(|it| it.revision > known.revision());
+        (!same || outdated).then(|| Job::Update { address, object: Box::new(wanted) })
     }
 
     /// A reservation that a user made says no pool: the one it counts to is filled in.
@@ -303,6 +305,8 @@ impl Core {
     pub(super) fn reread(&mut self, address: IpAddr, read: Result<Option<Box<Address>>, String>) {
         match read {
             Ok(Some(object)) => self.address_seen(*object),
+            // The watch has told of it since.
+            Ok(None) if !self.index.untold.contains(&address) => {}
             Ok(None) => {
                 let known = self.index.addresses.get(&address).map(|known| known.version);
                 self.address_gone(address, known.unwrap_or_default());
@@ -322,8 +326,14 @@ impl Core {
                 self.job_ended(address, Some(object));
                 self.tell_ipam(Input::AddressApplied(record));
             }
-            // The watch will tell, and the allocator decides what becomes of it (rule B17).
-            UpdateResult::Gone => self.job_ended(address, None),
+            // The watch will tell, too, but the update must not be tried again until then. The allocator decides what
+            // becomes of it (rule B17). Whatever was told since is newer than this answer.
+            UpdateResult::Gone(version) => {
+                self.job_ended(address, None);
+                if self.index.addresses.get(&address).is_some_and(|known| known.version == version) {
+                    self.address_gone(address, version);
+                }
+            }
             UpdateResult::Refused(error) => {
                 tracing::error!(%address, error, "the API server refused to update a LoadBalancerIP");
                 self.job_ended(address, None);

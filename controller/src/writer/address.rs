@@ -15,7 +15,7 @@ use super::{Answer, CONFLICTS, MANAGER, Writer};
 use crate::{
     desired,
     job::{Done, ReleaseJob, TakeJob, UpdateResult},
-    objects::{address::Address, service::Service},
+    objects::{address::Address, service::Service, version},
 };
 
 impl Writer {
@@ -95,15 +95,16 @@ impl Writer {
     }
 
     pub(super) async fn update(&self, address: IpAddr, object: LoadBalancerIP) -> Done {
+        let version = version(&object.metadata);
         let result = match self.put(&object).await {
             Ok(now) => UpdateResult::Now(Box::new(now)),
             // Most often a speaker noted itself as holder meanwhile.
             Err(Answer::Conflict(_)) => match self.read_address(address).await {
                 Ok(Some(now)) => UpdateResult::Now(Box::new(now)),
-                Ok(None) => UpdateResult::Gone,
+                Ok(None) => UpdateResult::Gone(version),
                 Err(text) => UpdateResult::Refused(text),
             },
-            Err(Answer::NotFound) => UpdateResult::Gone,
+            Err(Answer::NotFound) => UpdateResult::Gone(version),
             Err(answer) => UpdateResult::Refused(answer.text()),
         };
         Done::Update { address, result }
@@ -135,7 +136,8 @@ impl Writer {
             let Some(found) = self.read_address(*address).await? else {
                 return Ok((ReleaseResult::Released(Version::default()), None));
             };
-            let others = found.users().len() > 1;
+            // Somebody may have written the same user twice.
+            let others = found.users().iter().any(|user| user.uid != owner.uid);
             if !lists(&found, owner) || others != (*then == ReleaseThen::Leave) {
                 return Ok((ReleaseResult::Changed(found.record()), Some(found)));
             }

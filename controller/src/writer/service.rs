@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use herald_crds::names::{ANNOTATION_PREFIXES, IP_ALLOCATED_FROM_POOL};
 use herald_ipam::{Families, Owner, PublishResult, ServiceRef};
+use k8s_openapi::api::core::v1::Service as FullService;
 use kube::{
     Api,
     api::{Patch, PatchParams},
@@ -41,8 +42,19 @@ impl Writer {
     }
 
     async fn try_status(&self, job: &StatusJob) -> StatusResult {
-        let StatusJob { service: Service { owner, version, families, .. }, status, restore } = job;
-        let body = body(owner, version.0, Some((status, *families)));
+        let StatusJob { service: Service { owner, version, families, ingress, .. }, status, restore } = job;
+        // What an apply leaves out, it takes away, if this field manager has put it there: in an earlier life, or as
+        // another leader. What is not to be touched must be said then (rule B2).
+        let kept = if status.ingress.is_none() && !ingress.is_empty() {
+            match self.owns_ingress(&owner.service).await {
+                Ok(ours) => ours.then_some(ingress.as_slice()),
+                Err(Answer::NotFound) => return StatusResult::Not(PublishResult::Gone),
+                Err(answer) => return StatusResult::Not(PublishResult::Refused(answer.text())),
+            }
+        } else {
+            None
+        };
+        let body = body(owner, version.0, Some((status, *families)), kept);
         let mut written = self.apply(&owner.service, &body, *restore).await;
         // Conditional as before: what came in between is not taken.
         if let Err(Answer::Conflict(status)) = &written
@@ -70,6 +82,19 @@ impl Writer {
         }
     }
 
+    /// Whether `status.loadBalancer.ingress` is there by our word.
+    async fn owns_ingress(&self, service: &ServiceRef) -> Result<bool, Answer> {
+        let api: Api<FullService> = Api::namespaced(self.client.clone(), &service.namespace);
+        let read = self.settle("get service", &service.name, || api.get_metadata(&service.name)).await?;
+        Ok(read.metadata.managed_fields.iter().flatten().any(|entry| {
+            let fields = entry.fields_v1.as_ref().map(|fields| &fields.0);
+            let ours =
+                entry.manager.as_deref() == Some(MANAGER) && entry.operation.as_deref() == Some("Apply");
+            ours && fields
+                .is_some_and(|fields| fields.pointer("/f:status/f:loadBalancer/f:ingress").is_some())
+        }))
+    }
+
     async fn apply(&self, service: &ServiceRef, body: &Value, force: bool) -> Result<Service, Answer> {
         let api = self.services(&service.namespace);
         let params = PatchParams { field_manager: Some(MANAGER.to_owned()), force, ..PatchParams::default() };
@@ -87,7 +112,7 @@ impl Writer {
         if !service.bears_our_marks() {
             return Ok(true);
         }
-        let body = body(&service.owner, service.version.0, None);
+        let body = body(&service.owner, service.version.0, None, None);
         match self.apply(&service.owner.service, &body, false).await {
             Ok(_) | Err(Answer::NotFound) => Ok(true),
             Err(Answer::Conflict(_)) => Ok(false),
@@ -145,8 +170,14 @@ fn conflict(status: &Status) -> Conflict {
     }
 }
 
-/// What server-side apply sends: everything of ours that should be there; what is left out is taken away.
-fn body(owner: &Owner, version: u64, content: Option<(&ServiceStatus, Families)>) -> Value {
+/// What server-side apply sends: everything of ours that should be there; what is left out is taken away. `kept`: the
+/// ingress that stays as it is, where that is ours.
+fn body(
+    owner: &Owner,
+    version: u64,
+    content: Option<(&ServiceStatus, Families)>,
+    kept: Option<&[Ingress]>,
+) -> Value {
     let mut metadata = Map::new();
     metadata.insert("namespace".to_owned(), json!(&*owner.service.namespace));
     metadata.insert("name".to_owned(), json!(&*owner.service.name));
@@ -157,6 +188,8 @@ fn body(owner: &Owner, version: u64, content: Option<(&ServiceStatus, Families)>
         status.insert("conditions".to_owned(), json!(content.conditions));
         if let Some(addresses) = content.ingress.filter(|addresses| !addresses.is_empty()) {
             status.insert("loadBalancer".to_owned(), json!({"ingress": Ingress::of(addresses, families)}));
+        } else if let Some(kept) = kept {
+            status.insert("loadBalancer".to_owned(), json!({"ingress": kept}));
         }
         if let Some(pool) = &content.pool {
             let [ours, ..] = ANNOTATION_PREFIXES;
@@ -169,9 +202,18 @@ fn body(owner: &Owner, version: u64, content: Option<(&ServiceStatus, Families)>
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use herald_ipam::{Family, FamilyPolicy, PoolName, Uid};
+    use herald_runtime::lease::Leadership;
+    use prometheus_client::registry::Registry;
+    use tokio::{sync::watch, time::Instant};
 
     use super::*;
+    use crate::{
+        fake_api::{Asked, FakeApi},
+        metrics::Metrics,
+    };
 
     const DUAL: Families =
         Families { policy: FamilyPolicy::RequireDualStack, primary: Family::V6, dual: true };
@@ -189,7 +231,7 @@ mod tests {
             conditions: vec![],
         };
         assert_eq!(
-            body(&web(), 7, Some((&status, DUAL))),
+            body(&web(), 7, Some((&status, DUAL)), None),
             json!({
                 "apiVersion": "v1", "kind": "Service",
                 "metadata": {
@@ -228,10 +270,40 @@ mod tests {
         assert_eq!(conflict(&refused(&[])), Conflict::Version);
     }
 
+    /// What the writer says of an ingress that is to stay, when the Service's managedFields say that `manager` put it
+    /// there.
+    async fn left_alone(manager: &str) -> Value {
+        let managed = json!([{"manager": manager, "operation": "Apply", "apiVersion": "v1", "fieldsType": "FieldsV1",
+            "fieldsV1": {"f:status": {"f:loadBalancer": {"f:ingress": {}}}}}]);
+        let object = json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"namespace": "shop", "name": "web", "uid": "u1", "resourceVersion": "7", "managedFields": managed},
+            "spec": {"type": "LoadBalancer"},
+            "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}},
+        });
+        let answer = object.clone();
+        let api = FakeApi::new(move |_: &Asked| answer.clone());
+        let (_lead, leadership) = watch::channel(Leadership::Leading {
+            until: Instant::now().into_std() + Duration::from_hours(1),
+        });
+        let metrics = Metrics::new(&mut Registry::default());
+        let writer = Writer::new(api.client(), None, leadership, Duration::from_secs(5), metrics);
+        let service = serde_json::from_value::<ServiceObject>(object).unwrap().into();
+        let status = ServiceStatus { ingress: None, pool: None, conditions: vec![] };
+        writer.status(Box::new(StatusJob { service, status, restore: false })).await;
+        api.asked().last().unwrap().body["status"]["loadBalancer"]["ingress"].clone()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_ingress_that_is_not_to_be_touched_stays_although_it_was_ours() {
+        assert_eq!(left_alone(MANAGER).await, json!([{"ip": "192.0.2.1"}]));
+        assert_eq!(left_alone("cloud").await, Value::Null, "what is another's is not claimed");
+    }
+
     #[test]
     fn what_is_not_ours_to_write_is_left_out() {
         let status = ServiceStatus { ingress: None, pool: None, conditions: vec![] };
-        let body = body(&web(), 7, Some((&status, DUAL)));
+        let body = body(&web(), 7, Some((&status, DUAL)), None);
         assert!(
             body["status"].get("loadBalancer").is_none() && body["metadata"].get("annotations").is_none()
         );

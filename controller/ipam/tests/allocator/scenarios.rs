@@ -1,7 +1,9 @@
 //! One scenario each: what a user does, and what the Services then show.
 
 use herald_ipam::{
-    Claim, Families, Family, FamilyPolicy, Input, List, Output, PoolSpec, ReclaimPolicy, ServiceAllocation,
+    AddressRecord, Allocator, Claim, CreatedAt, Families, Family, FamilyPolicy, Ingress, Input, Labels, List,
+    Output, Owner, PoolName, PoolSpec, ReclaimPolicy, ServiceAllocation, ServiceRequest, TakeResult, Uid,
+    Version,
 };
 
 use crate::world::*;
@@ -31,6 +33,51 @@ fn services_get_the_lowest_free_address_in_the_order_of_the_entries() {
     world.create_service("d", 0, V4, anything());
     world.settle();
     assert_eq!(world.shown("d"), ["10.0.0.1"]);
+}
+
+#[test]
+fn what_another_leader_was_quicker_to_give_stays() {
+    let mut allocator = Allocator::new();
+    allocator.handle(Input::PoolApplied(pool("p", &["10.0.0.1-10.0.0.2"])));
+    for list in [List::Services, List::Pools, List::Namespaces, List::Addresses] {
+        allocator.handle(Input::Synced(list));
+    }
+    let owner = Owner { service: service("a"), uid: Uid::new("a") };
+    let request = |version, shown: &[&str]| ServiceRequest {
+        owner: owner.clone(),
+        version: Version(version),
+        created: CreatedAt(0),
+        labels: Labels::default(),
+        families: V4,
+        wanted: Ok(anything()),
+        exposure: exposure(&[80]),
+        shown: shown.iter().map(|text| ip(text)).collect(),
+        terminating: false,
+    };
+    allocator.handle(Input::ServiceApplied(request(1, &[])));
+    let (mine, theirs) = (ip("10.0.0.1"), ip("10.0.0.2"));
+    allocator.handle(Input::ServiceApplied(request(3, &["10.0.0.2"])));
+    allocator.handle(Input::AddressApplied(AddressRecord {
+        address: theirs,
+        version: Version(2),
+        pool: Some(PoolName::new("p")),
+        services: vec![owner.clone()],
+        claim: None,
+        sharing: None,
+        terminating: false,
+    }));
+    let result = TakeResult::Taken(Version(4));
+    allocator.handle(Input::TakeDone { address: mine, owner: owner.clone(), result });
+    let outputs: Vec<Output> = std::iter::from_fn(|| allocator.poll_output()).collect();
+    let taken = |output: &Output| matches!(output, Output::Take(take) if take.address == mine);
+    let given_back = |output: &Output| matches!(output, Output::Release(release) if release.address == mine);
+    let shows = |output: &Output| match output {
+        Output::Publish(publication) => Some(publication.ingress),
+        _ => None,
+    };
+    assert!(outputs.iter().any(taken) && outputs.iter().any(given_back), "{outputs:?}");
+    let expected = Ingress::Show([theirs].into_iter().collect());
+    assert!(outputs.iter().filter_map(shows).all(|ingress| ingress == expected), "{outputs:?}");
 }
 
 #[test]

@@ -186,6 +186,32 @@ fn an_address_object_that_a_user_deletes_is_made_again_with_a_higher_revision() 
 }
 
 #[test]
+fn a_revision_that_fell_behind_what_speakers_have_seen_is_raised_above_it() {
+    let mut world = World::running(&["10.0.0.0/30"]);
+    world.service("web", &json!({}), &json!({}));
+    let seen = world.address("10.0.0.0").unwrap().spec.revision;
+    world.edit_address("10.0.0.0", |object| object.spec.revision = seen - 1);
+    assert!(world.address("10.0.0.0").unwrap().spec.revision > seen);
+    world.settle();
+    world.advertisement("everywhere", &json!({}));
+    let raised = world.address("10.0.0.0").unwrap().spec.revision;
+    world.settle();
+    assert_eq!(world.address("10.0.0.0").unwrap().spec.revision, raised, "once");
+}
+
+#[test]
+fn an_address_object_that_is_found_gone_is_made_again_before_the_watch_tells() {
+    let mut world = World::running(&["10.0.0.0/30"]);
+    world.service("web", &json!({}), &json!({}));
+    let before = world.address("10.0.0.0").unwrap().spec.revision;
+    world.delete_address_silently("10.0.0.0");
+    world.advertisement("some", &json!({"interfaces": ["eth1"]}));
+    assert_eq!(world.users("10.0.0.0"), ["web"]);
+    assert!(world.address("10.0.0.0").unwrap().spec.revision > before);
+    assert_eq!(world.shows("web"), ["10.0.0.0"]);
+}
+
+#[test]
 fn a_request_that_changes_moves_and_one_that_becomes_impossible_does_not() {
     let mut world = World::running(&["10.0.0.0/29"]);
     world.service("other", &json!({}), &json!({}));

@@ -384,6 +384,12 @@ impl World {
         self.run();
     }
 
+    /// A user deletes it, and the watch is late.
+    pub(super) fn delete_address_silently(&mut self, address: &str) {
+        self.addresses.remove(&address.parse().unwrap()).unwrap();
+        self.next_version();
+    }
+
     /// Somebody changes a LoadBalancerIP.
     pub(super) fn edit_address(&mut self, address: &str, edit: impl FnOnce(&mut LoadBalancerIP)) {
         self.edit_unseen(address, edit);

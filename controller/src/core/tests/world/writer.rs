@@ -94,7 +94,7 @@ impl World {
     fn update(&mut self, address: IpAddr, mut object: LoadBalancerIP) -> Done {
         let result = match self.addresses.get(&address) {
             _ if self.refuses => UpdateResult::Refused("not now".to_owned()),
-            None => UpdateResult::Gone,
+            None => UpdateResult::Gone(crate::objects::version(&object.metadata)),
             Some(known) if known.object().metadata.resource_version != object.metadata.resource_version => {
                 UpdateResult::Now(Box::new(known.clone()))
             }
