@@ -59,6 +59,10 @@ unit: ## Only the tests that need neither root nor a control plane
 sim: ## Run the protocol simulator: SEEDS of each class (default 4000, 100,000 in all)
 	$(CARGO) run --release --package herald-sim -- --seeds $(or $(SEEDS),4000)
 
+.PHONY: sim-control
+sim-control: ## Run the simulator of controllers and API server: SEEDS in all (default 100,000)
+	$(CARGO) run --release --package herald-controlsim -- --total $(or $(SEEDS),100000)
+
 .PHONY: bench
 bench: bench-deps binaries ## Measure speed and memory beside the rivals (more than 15 minutes); docs/benchmarks.md has recorded results
 	$(CARGO) bench --package herald-ipam
