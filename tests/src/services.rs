@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
+use futures::{StreamExt as _, TryStreamExt as _};
 use herald_crds::{LoadBalancerIP, name_of_address};
 use k8s_openapi::{
     api::{
@@ -14,7 +15,7 @@ use k8s_openapi::{
 use kube::{
     Api, ResourceExt as _,
     api::{ListParams, Patch, PatchParams},
-    runtime::wait::await_condition,
+    runtime::{WatchStreamExt as _, wait::await_condition, watcher},
 };
 use serde_json::json;
 
@@ -116,6 +117,24 @@ impl Site {
             .into_iter()
             .map(|event| (event.reason.unwrap_or_default(), event.message.unwrap_or_default()))
             .collect())
+    }
+
+    /// Waits until an event with one of these reasons is there about an object: events come after what they tell of.
+    pub fn await_event(&self, namespace: &str, kind: &str, name: &str, reasons: &[&str]) -> Result<()> {
+        let api: Api<Event> = Api::namespaced(self.kube(), namespace);
+        let about = format!("involvedObject.kind={kind},involvedObject.name={name}");
+        let told = |event: &Event| event.reason.as_deref().is_some_and(|reason| reasons.contains(&reason));
+        let seen = self.block_on(async {
+            let events = watcher(api, watcher::Config::default().fields(&about)).applied_objects();
+            let mut wanted = std::pin::pin!(events.try_filter(|event| std::future::ready(told(event))));
+            tokio::time::timeout(PATIENCE, wanted.next()).await
+        });
+        match seen {
+            Ok(Some(event)) => event.map(drop).context("watching events"),
+            Ok(None) | Err(_) => {
+                bail!("no event {reasons:?} about {kind} {namespace}/{name} within {PATIENCE:?}")
+            }
+        }
     }
 
     /// The `LoadBalancerIP` of an address as it is now.

@@ -25,6 +25,7 @@ fn refused(name: &str, annotations: &str, reason: &str, words: &[&str]) -> Resul
         ensure!(message.contains(word), "the message does not say {word:?}: {message}");
     }
     others_go_on(&case)?;
+    case.lab().await_event(case.namespace(), "Service", "web", &["AllocationFailed", "InvalidRequest"])?;
     let described = case.kubectl(&["describe", "service", "web"])?;
     let told = described.contains("AllocationFailed") || described.contains("InvalidRequest");
     ensure!(told, "kubectl describe shows no event:\n{described}");

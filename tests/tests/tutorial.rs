@@ -42,6 +42,7 @@ fn a_plain_service_gets_an_address_an_event_and_traffic() -> Result<()> {
     ensure!(matches!(addresses[..], [IpAddr::V4(_)]), "{addresses:?}");
     let shown = case.kubectl(&["get", "service", "web"])?;
     ensure!(shown.contains(&addresses[0].to_string()), "kubectl get svc shows\n{shown}");
+    case.lab().await_event(case.namespace(), "Service", "web", &["IPAllocated"])?;
     let described = case.kubectl(&["describe", "service", "web"])?;
     ensure!(described.contains("IPAllocated"), "kubectl describe svc shows no event:\n{described}");
     let lbips = case.lab().kubectl(&["get", "lbip"])?;
