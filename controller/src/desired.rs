@@ -95,7 +95,7 @@ pub fn reserved(mut object: LoadBalancerIP, claim: &Claim, revision: i64) -> Loa
 
 /// `object` without one of its users; others share it.
 pub fn left(mut object: LoadBalancerIP, owner: &Owner, revision: i64) -> LoadBalancerIP {
-    object.spec.services.retain(|service| service.uid != owner.uid.as_str());
+    object.spec.services.retain(|service| address::owner(service) != *owner);
     object.spec.revision = revision;
     note_services(&mut object);
     object.status = None;
@@ -155,7 +155,7 @@ fn give(
     sharing: Option<&Terms>,
     revision: i64,
 ) {
-    if object.spec.services.iter().all(|service| service.uid != owner.uid.as_str()) {
+    if object.spec.services.iter().all(|service| address::owner(service) != *owner) {
         object.spec.services.push(service_ref(owner));
     }
     refresh(object, pool, l2, sharing, revision);

@@ -136,8 +136,9 @@ impl Writer {
             let Some(found) = self.read_address(*address).await? else {
                 return Ok((ReleaseResult::Released(Version::default()), None));
             };
-            // Somebody may have written the same user twice.
-            let others = found.users().iter().any(|user| user.uid != owner.uid);
+            // Somebody may have written the same user twice, or its uid under another name: that is another user, who
+            // does not exist.
+            let others = found.users().iter().any(|user| user != owner);
             if !lists(&found, owner) || others != (*then == ReleaseThen::Leave) {
                 return Ok((ReleaseResult::Changed(found.record()), Some(found)));
             }
@@ -219,7 +220,7 @@ fn post() -> PostParams {
 }
 
 fn lists(found: &Address, who: &Owner) -> bool {
-    found.users().iter().any(|user| user.uid == who.uid)
+    found.users().contains(who)
 }
 
 /// Whether the owner may be listed beside those who are: nobody, or those whom the sharing rule was asked about
@@ -233,4 +234,62 @@ fn may_take(found: &Address, take: &Take) -> bool {
     let key = take.sharing.as_ref().map(|terms| &terms.key);
     let mine = record.claim.as_ref().is_none_or(|claim| claim.admits(&take.owner.service, key));
     record.services.iter().all(|other| beside.contains(other)) && mine && !record.terminating
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use herald_ipam::{ServiceRef, Uid};
+    use herald_runtime::lease::Leadership;
+    use prometheus_client::registry::Registry;
+    use serde_json::json;
+    use tokio::{
+        sync::watch,
+        time::{Duration, Instant},
+    };
+
+    use super::*;
+    use crate::{
+        fake_api::{Asked, FakeApi, refusal},
+        metrics::Metrics,
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn one_uid_under_two_names_is_two_users_and_the_one_that_is_not_there_leaves() {
+        let stored = Mutex::new(json!({
+            "apiVersion": "heraldlb.io/v1beta1", "kind": "LoadBalancerIP",
+            "metadata": {"name": "10.0.0.1", "uid": "a", "resourceVersion": "7"},
+            "spec": {"address": "10.0.0.1", "revision": 1, "services": [
+                {"namespace": "shop", "name": "web", "uid": "u1"}, {"namespace": "shop", "name": "other", "uid": "u1"},
+            ]},
+        }));
+        let api = FakeApi::new(move |asked: &Asked| {
+            if asked.name() == "other" {
+                let mut absent = refusal(404, "NotFound", "services \"other\" not found");
+                absent["details"] = json!({"kind": "services", "name": "other"});
+                return absent;
+            }
+            let mut stored = stored.lock().unwrap();
+            if asked.method == "PUT" {
+                stored.clone_from(&asked.body);
+                stored["metadata"]["resourceVersion"] = json!("8");
+            }
+            stored.clone()
+        });
+        let until = Instant::now().into_std() + Duration::from_hours(1);
+        let (_lead, leadership) = watch::channel(Leadership::Leading { until });
+        let metrics = Metrics::new(&mut Registry::default());
+        let writer = Writer::new(api.client(), None, leadership, Duration::from_secs(5), metrics);
+        let owner = Owner { service: ServiceRef::new("shop", "other"), uid: Uid::new("u1") };
+        let address = "10.0.0.1".parse().unwrap();
+        let release = Release { address, owner, when: ReleaseWhen::ServiceGone, then: ReleaseThen::Leave };
+        let done = writer.release(ReleaseJob { release, revision: 2 }).await;
+        assert!(
+            matches!(done, Done::Release { result: ReleaseResult::Released(Version(8)), .. }),
+            "{done:?}"
+        );
+        let written = api.asked().last().unwrap().body["spec"]["services"].clone();
+        assert_eq!(written, json!([{"namespace": "shop", "name": "web", "uid": "u1"}]));
+    }
 }
