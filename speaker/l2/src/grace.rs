@@ -26,6 +26,8 @@ use crate::vips::{Vip, VipId};
 const AFTER_CRASH: Duration = Duration::from_secs(5);
 /// For one that said how long it needs, at most.
 const HOLD_MOST: Duration = Duration::from_mins(2);
+/// A kernel that is silent for less is not silent, in f: three intervals of a holder, as for a speaker (rule A21).
+const HICCUP: u32 = 24;
 /// Between two probes in grace, in f; and at one peer, per second, from all nodes together.
 const PACE: u32 = 4;
 const AT_ONE_PEER: u32 = 2_500;
@@ -247,7 +249,7 @@ impl Segment {
 
 /// Rule A22.
 fn kernel_is_silent(cx: &Context, peer: &Peer) -> bool {
-    peer.kernel.is_silent(cx.now, cx.f() * 2, peer.loss.estimate())
+    peer.kernel.is_silent(cx.now, cx.f() * 2, cx.f() * HICCUP, peer.loss.estimate())
 }
 
 /// Its claim was not heard here, but status or others say that it was the last to hold this (rule A31).

@@ -32,6 +32,8 @@ const TRY_EVERY: Duration = Duration::from_secs(1);
 const TRY_SELDOM: Duration = Duration::from_mins(1);
 /// ARP and neighbour solicitations: switches with Dynamic ARP Inspection shut a port that sends more than 15 in a second.
 const HOST_EVERY: Duration = Duration::from_millis(200);
+/// So for all peers together, beside as many that look for proof.
+const HOSTS_PER_SECOND: u32 = 5;
 /// Of all probes of a segment together, per second: a node that is cut off suspects everybody.
 const PER_SECOND: u32 = 5_000;
 
@@ -72,6 +74,7 @@ enum Family {
 #[derive(Debug, Default)]
 pub(crate) struct Probes {
     bucket: Bucket,
+    hosts: Bucket,
     sequence: u16,
 }
 
@@ -109,8 +112,13 @@ impl Kernel {
         self.open.front().is_some_and(|probe| now.since(probe.sent) >= patience)
     }
 
-    /// Rule A22. `loss`: of a frame on the way there or back.
-    pub(crate) fn is_silent(&self, now: Instant, patience: Duration, loss: f64) -> bool {
+    /// Rule A22. `least`: a shorter silence is a hiccup of a machine or a switch. `loss`: of a frame on the way there or
+    /// back.
+    pub(crate) fn is_silent(&self, now: Instant, patience: Duration, least: Duration, loss: f64) -> bool {
+        let last = self.heard.unwrap_or_default().max(self.counts_from);
+        if now.since(last) < least {
+            return false;
+        }
         let lost = self.lost(now, patience);
         let round_trip = (1.0 - loss) * (1.0 - loss);
         let evidence = f64::from(u32::try_from(lost).unwrap_or(u32::MAX)) * -(1.0 - round_trip).ln();
@@ -171,7 +179,8 @@ impl Segment {
             return;
         }
         peer.kernel.asked = Some(now);
-        if self.is_quiet() || !self.probes.bucket.take(now, PER_SECOND) {
+        let affordable = by_echo || self.probes.hosts.take(now, HOSTS_PER_SECOND);
+        if self.is_quiet() || !affordable || !self.probes.bucket.take(now, PER_SECOND) {
             return;
         }
         self.send_echo(cx, node);
@@ -286,7 +295,7 @@ mod tests {
                 if now % 5 == 0 {
                     asked(&mut kernel, std::iter::once(*now));
                 }
-                kernel.is_silent(ms(*now), F * 2, loss)
+                kernel.is_silent(ms(*now), F * 2, Duration::ZERO, loss)
             })
         };
         // Of the probes at 90, 95, 100 and 105 the last one had 10 ms.
@@ -294,13 +303,23 @@ mod tests {
     }
 
     #[test]
+    fn a_hiccup_is_no_silence() {
+        let mut kernel = Kernel::default();
+        kernel.doubt(ms(0));
+        kernel.answer(ms(85), ms(90));
+        asked(&mut kernel, (90..300).step_by(5));
+        let silent = |now| kernel.is_silent(ms(now), F * 2, F * 24, 0.001);
+        assert_eq!([150, 209, 210].map(silent), [false, false, true]);
+    }
+
+    #[test]
     fn one_answer_ends_the_doubt() {
         let mut kernel = Kernel::default();
         kernel.doubt(ms(90));
         asked(&mut kernel, (90..200).step_by(5));
-        assert!(kernel.is_silent(ms(200), F * 2, 0.001));
+        assert!(kernel.is_silent(ms(200), F * 2, F * 2, 0.001));
         kernel.answer(ms(195), ms(200));
-        assert!(!kernel.is_silent(ms(300), F * 2, 0.001));
+        assert!(!kernel.is_silent(ms(300), F * 2, F * 2, 0.001));
         assert!(!kernel.is_in_doubt(ms(300), F * 2));
         assert!(kernel.answered_since(ms(90)));
         kernel.doubt(ms(400));
@@ -313,10 +332,13 @@ mod tests {
         asked(&mut kernel, (0..1_000).step_by(20));
         kernel.was_cut_off(ms(990));
         assert!(kernel.is_in_doubt(ms(1_000), F * 2));
-        assert!(!kernel.is_silent(ms(1_100), F * 2, 0.001));
+        assert!(!kernel.is_silent(ms(1_100), F * 2, F * 2, 0.001));
         asked(&mut kernel, (1_000..1_060).step_by(20));
-        assert!(!kernel.is_silent(ms(1_100), F * 2, 0.001), "three lost ones are too few without loss");
+        assert!(
+            !kernel.is_silent(ms(1_100), F * 2, F * 2, 0.001),
+            "three lost ones are too few without loss"
+        );
         asked(&mut kernel, std::iter::once(1_060));
-        assert!(kernel.is_silent(ms(1_100), F * 2, 0.001));
+        assert!(kernel.is_silent(ms(1_100), F * 2, F * 2, 0.001));
     }
 }

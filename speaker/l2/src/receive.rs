@@ -257,6 +257,7 @@ impl Segment {
         let node = triple.node;
         let Some(peer) = self.peers.get_mut(node) else { return };
         let returned = peer.is_absent();
+        let was_kept = peer.is_in_grace();
         let before = (peer.state, peer.able, peer.name.is_some());
         let was_active = peer.active_since.is_some();
         self.peer_heard(cx, node);
@@ -271,7 +272,8 @@ impl Segment {
         if returned {
             self.peer_up(cx, node, hello);
         }
-        if first_active && reserved {
+        // Claims of its earlier starts were kept as long as this one's: from now on it has its time to take them again.
+        if (first_active && reserved) || was_kept {
             self.reserve(cx, node);
         }
         if self.peers.get(node).is_some_and(|peer| !peer.is_suspected()) {

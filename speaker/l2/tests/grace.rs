@@ -86,7 +86,7 @@ fn a_machine_that_dies_in_grace_is_followed_at_once() {
     let began = lan.now;
     lan.machines[holder] = Machine::Off;
     lan.run_for(1_000);
-    between(&claimed_after(&lan, began), 20, 100);
+    between(&claimed_after(&lan, began), 90, 200);
 }
 
 #[test]

@@ -210,7 +210,7 @@ pub const CLASSES: &[Class] = &[
         Some(250),
         disasters::grace_crash,
     )
-    .taken_over_in(130),
+    .taken_over_in(170),
     class(
         "restart-all",
         "all speakers are killed and back within a second",
