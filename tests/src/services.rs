@@ -106,12 +106,14 @@ impl Site {
         found(&service).context("a condition that was there and is not")
     }
 
-    /// The events about an object, oldest first, as (reason, message).
-    pub fn events(&self, namespace: &str, kind: &str, name: &str) -> Result<Vec<(String, String)>> {
+    /// Herald's events about an object, oldest first, as (reason, message). Kubernetes itself has its own to tell.
+    pub fn herald_events(&self, namespace: &str, kind: &str, name: &str) -> Result<Vec<(String, String)>> {
         let api: Api<Event> = Api::namespaced(self.kube(), namespace);
         let selector = format!("involvedObject.kind={kind},involvedObject.name={name}");
         let list = self.block_on(api.list(&ListParams::default().fields(&selector)))?;
-        let mut events = list.items;
+        let ours =
+            |event: &Event| event.reporting_component.as_deref().is_some_and(|by| by.contains("herald"));
+        let mut events: Vec<Event> = list.items.into_iter().filter(ours).collect();
         events.sort_by_key(|event| event.creation_timestamp().map(|time| time.0));
         Ok(events
             .into_iter()

@@ -204,7 +204,7 @@ fn services_of_other_kinds_and_classes_are_never_touched() -> Result<()> {
             !managers.iter().any(|manager| manager.starts_with("herald")),
             "{name} was written by {managers:?}"
         );
-        let events = case.lab().events(case.namespace(), "Service", name)?;
+        let events = case.lab().herald_events(case.namespace(), "Service", name)?;
         ensure!(events.is_empty(), "{name} has events {events:?}");
     }
     Ok(())
