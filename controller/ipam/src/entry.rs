@@ -8,6 +8,7 @@ use crate::{AddressRecord, Claim, Owner, PoolName, ReleaseWhen, ServiceRequest, 
 
 /// One address that is not free.
 #[derive(Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about an address")]
 pub(crate) struct Entry {
     /// Who has it, or is about to, or is giving it back.
     pub(crate) shares: Vec<Share>,
@@ -21,6 +22,9 @@ pub(crate) struct Entry {
     pub(crate) unread: bool,
     /// The owner of a release under way was told to be gone since: "still in use" may be history.
     pub(crate) recheck: bool,
+    /// A release found that its LoadBalancerIP is deleted and waits for somebody's finalizer: another release would
+    /// change nothing before the watch tells that it is gone.
+    pub(crate) ending: bool,
     /// For whom the release under way reserves the address.
     pub(crate) leaves_to: Option<Claim>,
     /// Under which key others may join: that of its only user, or the one under which several share it.

@@ -39,6 +39,7 @@ impl Allocator {
                 entry.known = version;
             }
             entry.unread = entry.writing;
+            entry.ending = false;
             entry.record = None;
         });
         if self.is_open() {

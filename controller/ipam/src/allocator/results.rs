@@ -112,7 +112,12 @@ impl Allocator {
             ReleaseResult::StillInUse => self.declined(address, &owner, when),
             ReleaseResult::Changed(record) => self.ledger.update(address, |entry| {
                 entry.writing = false;
-                entry.remove(&owner);
+                if record.terminating && record.services.contains(&owner) {
+                    entry.set(&owner, Phase::Doomed(when));
+                    entry.ending = true;
+                } else {
+                    entry.remove(&owner);
+                }
                 see(entry, record);
             }),
             ReleaseResult::Refused(_) => {
@@ -190,6 +195,7 @@ impl Allocator {
 pub(super) fn see(entry: &mut Entry, record: AddressRecord) {
     if record.version >= entry.known {
         entry.known = record.version;
+        entry.ending &= record.terminating;
         entry.key = record.sharing.as_ref().map(|terms| terms.key.clone());
         entry.pool = record.pool.clone().or(entry.pool.take());
         entry.record = Some(record);

@@ -86,7 +86,11 @@ impl Allocator {
     }
 
     fn doom(&mut self, address: IpAddr, owner: &Owner, when: ReleaseWhen) {
-        self.ledger.update(address, |entry| entry.set(owner, Phase::Doomed(when)));
+        self.ledger.update(address, |entry| {
+            entry.set(owner, Phase::Doomed(when));
+            // Also of what is deleted already: its Service is to show it no longer.
+            entry.ending = false;
+        });
         self.next_write(address);
     }
 
@@ -103,7 +107,7 @@ impl Allocator {
             return;
         }
         let doomed = entry.shares.iter().find_map(|share| match share.phase {
-            Phase::Doomed(when) => Some((share.owner.clone(), when)),
+            Phase::Doomed(when) if !entry.ending => Some((share.owner.clone(), when)),
             _ => None,
         });
         let Some((owner, when)) = doomed else { return };

@@ -2,8 +2,8 @@
 
 use herald_ipam::{
     AddressRecord, Allocator, Claim, CreatedAt, Families, Family, FamilyPolicy, Ingress, Input, Labels, List,
-    Output, Owner, PoolName, PoolSpec, ReclaimPolicy, ServiceAllocation, ServiceRequest, TakeResult, Uid,
-    Version,
+    Output, Owner, PoolName, PoolSpec, ReclaimPolicy, ReleaseResult, ServiceAllocation, ServiceRequest,
+    TakeResult, Uid, Version,
 };
 
 use crate::world::*;
@@ -632,4 +632,42 @@ fn a_status_write_under_way_is_waited_for_over_a_type_change() {
     assert_eq!(world.jobs.len(), 1, "one write per Service: {:?}", world.jobs);
     world.settle();
     assert!(world.refusal("a").contains("there is no IPAddressPool"), "{}", world.refusal("a"));
+}
+
+#[test]
+fn what_a_finalizer_holds_is_given_back_once_and_then_waited_for() {
+    let mut allocator = Allocator::new();
+    allocator.handle(Input::PoolApplied(pool("p", &["10.0.0.1"])));
+    let (address, owner) = (ip("10.0.0.1"), Owner { service: service("gone"), uid: Uid::new("gone") });
+    let record = |version, terminating| AddressRecord {
+        address,
+        version: Version(version),
+        pool: Some(PoolName::new("p")),
+        services: vec![owner.clone()],
+        claim: None,
+        sharing: None,
+        terminating,
+    };
+    allocator.handle(Input::AddressApplied(record(1, false)));
+    for list in [List::Services, List::Pools, List::Namespaces, List::Addresses] {
+        allocator.handle(Input::Synced(list));
+    }
+    let releases = |allocator: &mut Allocator| {
+        let outputs = std::iter::from_fn(|| allocator.poll_output());
+        outputs.filter(|output| matches!(output, Output::Release(_))).count()
+    };
+    assert_eq!(releases(&mut allocator), 1);
+    let result = ReleaseResult::Changed(record(2, true));
+    for input in [
+        Input::ReleaseDone { address, result },
+        // A speaker takes its name off.
+        Input::AddressApplied(record(3, true)),
+        Input::Retry,
+    ] {
+        allocator.handle(input);
+        assert_eq!(releases(&mut allocator), 0, "the object is deleted already");
+    }
+    allocator.handle(Input::AddressDeleted { address, version: Version(4) });
+    allocator.handle(Input::AddressApplied(record(5, false)));
+    assert_eq!(releases(&mut allocator), 1, "a new object is another matter");
 }
