@@ -35,6 +35,7 @@ const RESTORE_MAX: Duration = Duration::from_mins(5);
 
 /// What is going on with one Service.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about a Service")]
 pub(super) struct ServiceWork {
     /// What the allocator said last.
     publication: Option<Box<Publication>>,
@@ -50,6 +51,8 @@ pub(super) struct ServiceWork {
     rival: Option<Box<Rival>>,
     /// People who changed ingress by hand: to be taken back by the next write.
     restore: bool,
+    /// The answer to our last write did not show what was written: another write alone would not change that.
+    unheeded: bool,
     /// Changes by somebody else that we undid.
     strikes: Strikes,
     /// Since when an address that was announced has no holder.
@@ -340,7 +343,7 @@ impl Core {
         }
     }
 
-    /// Somebody else changed what we had written: undone at once the first time, then more and more slowly, so that
+    /// Somebody else changed what we had written, or changes it on its way: undone at once the first time, then more and more slowly, so that
     /// two programs never fight over a Service.
     fn pause_before_restoring(
         &mut self,
@@ -350,8 +353,8 @@ impl Core {
     ) -> Option<Duration> {
         let now = self.now.monotonic;
         let work = self.services.get_mut(name)?;
-        let changed =
-            work.written.is_some() && work.written == status.ingress && !shows_ingress(service, status);
+        let again = status.ingress.is_none() || work.written == status.ingress;
+        let changed = again && (work.unheeded || !shows_ingress(service, status));
         // A restoration under way was counted when it began.
         if !changed || work.restore {
             return None;
@@ -361,7 +364,7 @@ impl Core {
             return pause;
         }
         work.strikes.strike(now);
-        tracing::warn!(service = %name, "somebody changed status.loadBalancer.ingress; putting it right");
+        tracing::warn!(service = %name, "somebody changed what Herald wrote of this Service; putting it right");
         None
     }
 
@@ -416,6 +419,7 @@ impl Core {
         let name = &job.service.owner.service;
         let version = service.version;
         self.tell(&job.service, &service, &job.status);
+        let unheeded = !shows(&service, &job.status);
         let known = self.index.services.get(name);
         if known.is_some_and(|known| known.owner == service.owner) {
             let request = service.request();
@@ -427,6 +431,7 @@ impl Core {
         if let Some(work) = self.services.get_mut(name) {
             // While another program has the field, what was ours is remembered.
             work.written = job.status.ingress.or(work.written);
+            work.unheeded = unheeded;
             if job.status.ingress.is_some_and(|addresses| !addresses.is_empty()) {
                 first = work.asked.take();
             }
@@ -486,8 +491,9 @@ impl Core {
 /// Whether a write of `status` would change nothing.
 fn shows(service: &Service, status: &ServiceStatus) -> bool {
     let pool = status.pool.as_ref().map(herald_ipam::PoolName::as_str);
-    // Without an address of ours the annotation is not ours to judge.
-    let same_pool = status.ingress.is_none() || service.pool_shown.as_deref() == pool;
+    // Without an address of ours the annotation is not ours to judge: it may have come with a manifest, and then belongs
+    // to who applied that.
+    let same_pool = pool.is_none() || service.pool_shown.as_deref() == pool;
     same_pool && shows_ingress(service, status) && are_shown(&status.conditions, &service.conditions)
 }
 

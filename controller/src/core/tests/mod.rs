@@ -523,3 +523,34 @@ fn a_fresh_refusal_is_tried_again_soon_beside_a_rival_that_stays() {
     world.pass(Duration::from_secs(2));
     assert_eq!(world.shows("fresh"), ["10.0.0.1"]);
 }
+
+#[test]
+fn an_annotation_that_came_with_a_manifest_is_left_alone_while_there_is_no_address() {
+    let mut world = World::running(&["10.0.0.0/32"]);
+    world.service("first", &json!({}), &json!({}));
+    world.service("web", &json!({}), &json!({}));
+    world.settle();
+    // A loop would never come back from here.
+    world.apply_exported("web", "default");
+    world.pass(Duration::from_mins(10));
+    assert_eq!(world.writes, Vec::<&str>::new());
+    world.delete_service("first");
+    assert_eq!(world.shows("web"), ["10.0.0.0"]);
+}
+
+#[test]
+fn a_write_whose_answer_does_not_show_it_is_repeated_ever_more_rarely() {
+    let mut world = World::running(&["10.0.0.0/30"]);
+    world.drops_pool = true;
+    world.service("web", &json!({}), &json!({}));
+    for _ in 0..600 {
+        world.pass(Duration::from_millis(100));
+    }
+    let writes = world.writes.iter().filter(|write| **write == "status").count();
+    assert!((3..=12).contains(&writes), "{writes} writes in a minute");
+    world.drops_pool = false;
+    world.pass(Duration::from_mins(6));
+    world.settle();
+    world.pass(Duration::from_mins(20));
+    assert_eq!((world.writes.len(), world.shows("web")), (0, vec!["10.0.0.0".to_owned()]));
+}

@@ -40,6 +40,10 @@ pub(super) struct World {
     nodes: Vec<Labelled>,
     /// Field managers that own `status.loadBalancer.ingress` of a Service.
     rivals: BTreeMap<ServiceRef, String>,
+    /// Services whose annotation came with a manifest: an apply that leaves it out does not take it away.
+    manifests: BTreeSet<ServiceRef>,
+    /// Something between the controller and the API server drops the annotation.
+    pub(super) drops_pool: bool,
     /// Jobs that wait to be carried out, while they are held back.
     held: Option<VecDeque<Job>>,
     holds_statuses_only: bool,
@@ -68,6 +72,8 @@ impl World {
             advertisements: BTreeMap::new(),
             nodes: nodes.into(),
             rivals: BTreeMap::new(),
+            manifests: BTreeSet::new(),
+            drops_pool: false,
             held: None,
             holds_statuses_only: false,
             refuses: false,
@@ -348,6 +354,19 @@ impl World {
         service.ingress =
             ip.map(|ip| Ingress { ip: Some(ip.to_owned()), ..Ingress::default() }).into_iter().collect();
         let service = service.clone();
+        self.handle(Event::Services(Change::Applied(service)));
+        self.run();
+    }
+
+    /// Somebody applies a manifest that was exported while the Service had an address of this pool.
+    pub(super) fn apply_exported(&mut self, name: &str, pool: &str) {
+        let key = ServiceRef::new("shop", name);
+        let version = self.next_version();
+        let service = self.services.get_mut(&key).unwrap();
+        service.version = version;
+        service.pool_shown = Some(pool.to_owned());
+        let service = service.clone();
+        self.manifests.insert(key);
         self.handle(Event::Services(Change::Applied(service)));
         self.run();
     }

@@ -186,7 +186,11 @@ impl World {
         }
         self.writes.push("status");
         service.conditions.clone_from(&job.status.conditions);
-        service.pool_shown = job.status.pool.as_ref().map(ToString::to_string);
+        match &job.status.pool {
+            _ if self.drops_pool => {}
+            None if self.manifests.contains(name) => {}
+            pool => service.pool_shown = pool.as_ref().map(ToString::to_string),
+        }
         service.version = version;
         let service = service.clone();
         // The watch is often quicker than the answer.
