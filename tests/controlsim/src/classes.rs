@@ -6,11 +6,11 @@ use herald_runtime::lease::Timing;
 
 use crate::Moment;
 use crate::api::Without;
-use crate::dice::Dice;
 use crate::faults::{Aim, Fault};
 use crate::network::Weather;
 use crate::users::{Act, Flavour};
 use crate::world::Happening;
+use herald_seeds::Dice;
 
 /// Disturbances of one kind.
 #[derive(Debug)]
@@ -217,10 +217,10 @@ impl Class {
     pub(crate) fn plan(&self, dice: &mut Dice, without: Without) -> Plan {
         let mut steps = Vec::new();
         let first = Duration::from_secs(1);
-        let long = dice.ms(15_000, 45_000);
+        let long = dice.whole_ms(15_000, 45_000);
         let mut add = |dice: &mut Dice, count: usize, what: &dyn Fn(&mut Dice) -> Option<Happening>| {
             for _ in 0..count {
-                let at = dice.whole_ms(first, long);
+                let at = dice.whole_time(first, long);
                 if let Some(what) = what(dice) {
                     steps.push((at, what));
                 }

@@ -92,7 +92,7 @@ impl World {
             Fault::LeaseEdited => self.edit_lease(),
             Fault::WatchesBreak => {
                 if let Some(victim) = self.victim() {
-                    let within = self.dice.ms(1, 2_000);
+                    let within = self.dice.whole_ms(1, 2_000);
                     self.end_watches(End::Broken, |seat, _| seat == victim, within);
                 }
             }
@@ -108,8 +108,11 @@ impl World {
         let Some(seat) = self.victim() else { return };
         self.trace.event(self.now, name(seat), || "KILLED".to_owned());
         self.end_process(seat);
-        let pause =
-            if self.dice.chance(0.5) { self.dice.ms(100, 3_000) } else { self.dice.ms(3_000, 25_000) };
+        let pause = if self.dice.chance(0.5) {
+            self.dice.whole_ms(100, 3_000)
+        } else {
+            self.dice.whole_ms(3_000, 25_000)
+        };
         self.after(pause, Happening::Start(seat));
     }
 
@@ -120,7 +123,7 @@ impl World {
             process.ask_to_stop();
         }
         // As kubelet: not before the old one has ended, by force if need be.
-        let pause = self.dice.ms(10_000, 20_000);
+        let pause = self.dice.whole_ms(10_000, 20_000);
         self.after(pause, Happening::Start(seat));
     }
 
@@ -144,7 +147,11 @@ impl World {
     fn freeze(&mut self) {
         let Some(index) = self.victim() else { return };
         let goes_on = self.dice.chance(0.5);
-        let pause = if self.dice.chance(0.3) { self.dice.ms(50, 3_000) } else { self.dice.ms(3_000, 45_000) };
+        let pause = if self.dice.chance(0.3) {
+            self.dice.whole_ms(50, 3_000)
+        } else {
+            self.dice.whole_ms(3_000, 45_000)
+        };
         let Some(seat) = self.seats.get_mut(index) else { return };
         seat.frozen = Some(goes_on);
         let life = seat.life;
@@ -174,7 +181,11 @@ impl World {
 
     fn cut(&mut self) {
         let Some(index) = self.victim() else { return };
-        let pause = if self.dice.chance(0.3) { self.dice.ms(50, 3_000) } else { self.dice.ms(3_000, 40_000) };
+        let pause = if self.dice.chance(0.3) {
+            self.dice.whole_ms(50, 3_000)
+        } else {
+            self.dice.whole_ms(3_000, 40_000)
+        };
         let Some(seat) = self.seats.get_mut(index) else { return };
         if seat.cut.is_some() {
             return;

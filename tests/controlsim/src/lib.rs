@@ -30,7 +30,6 @@
 mod api;
 mod check;
 pub mod classes;
-mod dice;
 mod faults;
 mod network;
 mod process;

@@ -75,13 +75,13 @@ fn main() -> Result<ExitCode> {
     } else {
         writeln!(
             out,
-            "| class | seeds | failed | writes | conflicts | addresses | pending | first failed seed |"
+            "| class | seeds | failed | writes | conflicts | addresses | pending | contested | retold | first failed seed |"
         )?;
         writeln!(out, "|---|---|---|---|---|---|---|---|---|---|")?;
         let classes = u64::try_from(picked.len()).unwrap_or(u64::MAX).max(1);
         let seeds = flags.total.map_or(flags.seeds, |total| total.div_ceil(classes));
         for class in picked {
-            let threads = flags.threads.unwrap_or_else(run::processors);
+            let threads = flags.threads.unwrap_or_else(herald_seeds::processors);
             let summary = run::run_many(class, flags.from, seeds, threads, flags.without(), usize::MAX);
             good &= summary.failed.is_empty();
             row(&mut out, class, &summary)?;
@@ -92,15 +92,7 @@ fn main() -> Result<ExitCode> {
 
 fn one(out: &mut impl Write, class: &Class, seed: u64, flags: &Flags) -> Result<bool> {
     let outcome = run::run(class, seed, flags.without(), !flags.brief);
-    for line in &outcome.history {
-        writeln!(out, "{line}")?;
-    }
-    for violation in &outcome.violations {
-        writeln!(out, "BROKEN {violation}")?;
-    }
-    let verdict = if outcome.violations.is_empty() { "holds" } else { "BROKEN" };
-    writeln!(out, "{} seed {seed}: {verdict}", class.name)?;
-    Ok(outcome.violations.is_empty())
+    Ok(outcome.print(out, class.name)?)
 }
 
 fn row(out: &mut impl Write, class: &Class, summary: &Summary) -> io::Result<()> {

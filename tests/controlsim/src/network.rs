@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::dice::Dice;
+use herald_seeds::Dice;
 
 /// How bad it is. Probabilities are per request or per delivery.
 #[derive(Clone, Copy, Debug)]
@@ -115,16 +115,16 @@ impl Fate {
         let usual = weather.delay;
         let least = Duration::from_millis(1);
         let mut fate = Self {
-            arrives: Some(dice.whole_ms(least, usual)),
+            arrives: Some(dice.whole_time(least, usual)),
             refused: None,
             answer: AnswerFate::Arrives,
-            back: dice.whole_ms(least, usual),
+            back: dice.whole_time(least, usual),
             out: dice.chance(0.7),
         };
         if dice.chance(weather.lost) {
             fate.arrives = None;
         } else if dice.chance(weather.late) {
-            fate.arrives = Some(dice.whole_ms(usual, weather.latest));
+            fate.arrives = Some(dice.whole_time(usual, weather.latest));
         } else if dice.chance(weather.busy) {
             fate.refused = dice.pick(&[429, 500, 503]).copied();
         }
@@ -133,7 +133,7 @@ impl Fate {
         } else if dice.chance(weather.failed) {
             fate.answer = AnswerFate::Failed;
         } else if dice.chance(weather.slow) {
-            fate.back = dice.whole_ms(usual, Duration::from_secs(9));
+            fate.back = dice.whole_time(usual, Duration::from_secs(9));
         }
         fate
     }
@@ -142,8 +142,8 @@ impl Fate {
     /// seconds, or nothing before the client's own limit for responses.
     pub(crate) fn silence(dice: &mut Dice) -> Duration {
         match dice.number(0, 2) {
-            0 => dice.ms(1, 400),
-            1 => dice.ms(2_000, 11_000),
+            0 => dice.whole_ms(1, 400),
+            1 => dice.whole_ms(2_000, 11_000),
             _ => herald_runtime::client::RESPONSE_TIMEOUT,
         }
     }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::api::{Actor, Key, Kind, shown};
-use crate::dice::Dice;
 use crate::world::{Happening, World};
+use herald_seeds::Dice;
 
 /// Something that is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,7 +128,7 @@ impl World {
     fn remove_service(&mut self, key: &Key) {
         self.api.delete(Actor::User, key);
         if self.api.get(key).is_some() {
-            let pause = self.dice.ms(500, 8_000);
+            let pause = self.dice.whole_ms(500, 8_000);
             self.after(pause, Happening::Act(Act::Finalized));
         }
     }
@@ -204,7 +204,7 @@ impl World {
         self.api.write_ingress(&key, manager, ingress);
         if manager == "cloud" {
             // Such a program is stopped sooner or later, and its entry taken away.
-            let pause = self.dice.ms(1_000, 20_000);
+            let pause = self.dice.whole_ms(1_000, 20_000);
             self.after(pause, Happening::Act(Act::CloudStops));
         }
     }
@@ -258,7 +258,7 @@ impl World {
 
     /// Once in a while: speakers note who holds what.
     pub(crate) fn cluster(&mut self) {
-        let pause = self.dice.ms(500, 3_000);
+        let pause = self.dice.whole_ms(500, 3_000);
         self.after(pause, Happening::Cluster);
         if let Some(key) = self.any(Kind::Address) {
             self.note_holder(&key);
@@ -291,7 +291,7 @@ impl World {
             self.create_service();
         }
         for seat in 0..self.seats.len() {
-            let pause = self.dice.ms(0, 1_500);
+            let pause = self.dice.whole_ms(0, 1_500);
             self.after(pause, Happening::Start(seat));
         }
         self.after(Duration::from_secs(1), Happening::Cluster);

@@ -17,12 +17,12 @@ use crate::Moment;
 use crate::api::{Actor, Answer, Api, Asked, Kind, WatchFrom};
 use crate::check::Check;
 use crate::classes::Plan;
-use crate::dice::Dice;
 use crate::faults::Fault;
 use crate::network::{AnswerFate, Fate, Weather};
 use crate::process::{Lines, Process, Reply, response, stream};
 use crate::trace::{self, Trace};
 use crate::users::Act;
+use herald_seeds::Dice;
 
 /// The controllers' names.
 pub(crate) const NAMES: [&str; 2] = ["A", "B"];
@@ -137,7 +137,7 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(plan: Plan, mut dice: Dice, trace: Trace) -> Self {
-        herald_runtime::random::seeded::seed(dice.seed());
+        herald_runtime::random::seeded::seed(dice.word());
         let seat = || Seat {
             process: None,
             life: 0,
@@ -386,7 +386,7 @@ impl World {
         let least = Duration::from_millis(1);
         let stalls = self.dice.chance(self.weather.stall);
         let longest = if stalls { self.weather.stalls } else { self.weather.lag };
-        watch.due = watch.due.max(self.now + self.dice.whole_ms(least, longest));
+        watch.due = watch.due.max(self.now + self.dice.whole_time(least, longest));
         let at = watch.due;
         self.plan(at, Happening::Told(id));
     }
@@ -442,7 +442,7 @@ impl World {
             .map(|(id, _)| *id)
             .collect();
         for watch in all {
-            let pause = self.dice.whole_ms(Duration::from_millis(1), within);
+            let pause = self.dice.whole_time(Duration::from_millis(1), within);
             self.after(pause, Happening::WatchEnds { watch, how });
         }
     }
@@ -488,7 +488,7 @@ impl World {
     /// A process that woke sends what it had in its socket.
     pub(crate) fn resend(&mut self, mut request: Request) {
         request.fate.out = true;
-        let pause = self.dice.ms(1, 5);
+        let pause = self.dice.whole_ms(1, 5);
         self.after(pause, Happening::Arrives(request));
     }
 

@@ -3,7 +3,8 @@
 
 use herald_controlsim::Without;
 use herald_controlsim::classes::find;
-use herald_controlsim::run::{processors, replay, run_many};
+use herald_controlsim::run::{replay, run_many};
+use herald_seeds::processors;
 
 const SEEDS: u64 = 300;
 

@@ -3,7 +3,8 @@
 
 use herald_controlsim::Without;
 use herald_controlsim::classes::{CLASSES, find};
-use herald_controlsim::run::{self, processors, report};
+use herald_controlsim::run::{self, report};
+use herald_seeds::processors;
 
 /// The hole that docs/simulation.md calls open: of two leaders, one of which had slept with its clock.
 fn is_open(class: &str, violation: &str) -> bool {

@@ -9,9 +9,9 @@
 use std::time::Duration;
 
 use crate::check::{Bounds, Moves};
-use crate::dice::Dice;
 use crate::schedule::Schedule;
 use crate::{disasters, disturbances};
+use herald_seeds::Dice;
 
 /// One class.
 #[derive(Clone, Copy, Debug)]

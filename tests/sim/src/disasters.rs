@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::dice::Dice;
 use crate::disturbances::{lossy_world, soon, spec_change, world};
 use crate::faults::{Fault, Who};
 use crate::schedule::Schedule;
+use herald_seeds::Dice;
 
 pub(crate) fn crash(dice: &mut Dice) -> Schedule {
     let mut schedule = world(dice);

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use herald_l2::NodeState;
 
-use crate::dice::Dice;
 use crate::faults::{Fault, Who};
 use crate::schedule::{Schedule, Setup};
+use herald_seeds::Dice;
 
 /// A world of ordinary size.
 pub(crate) fn world(dice: &mut Dice) -> Schedule {

@@ -13,12 +13,12 @@ use herald_l2::Profile;
 
 use crate::Moment;
 use crate::check::Bounds;
-use crate::dice::Dice;
 use crate::faults::{Fault, Who};
 use crate::record::Fact;
 use crate::schedule::Setup;
 use crate::trace::Trace;
 use crate::world::World;
+use herald_seeds::Dice;
 
 /// How much to measure.
 #[derive(Clone, Copy, Debug)]

@@ -12,7 +12,6 @@
 mod api;
 mod check;
 pub mod classes;
-mod dice;
 mod disasters;
 mod disturbances;
 mod faults;

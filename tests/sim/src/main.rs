@@ -99,7 +99,7 @@ fn main() -> Result<ExitCode> {
     }
     if flags.figures {
         let size = figures::Size { crashes: flags.crashes, hours: flags.hours, largest: flags.largest };
-        figures::print(&mut out, &size, flags.threads.unwrap_or_else(run::processors))?;
+        figures::print(&mut out, &size, flags.threads.unwrap_or_else(herald_seeds::processors))?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut good = true;
@@ -115,7 +115,7 @@ fn main() -> Result<ExitCode> {
         writeln!(out, "|---|---|---|---|---|---|---|---|---|---|")?;
         for class in picked {
             let seeds = flags.seeds.div_ceil(class.cost);
-            let threads = flags.threads.unwrap_or_else(run::processors);
+            let threads = flags.threads.unwrap_or_else(herald_seeds::processors);
             let summary = run::run_many(class, flags.from, seeds, threads, flags.ablation(), usize::MAX);
             good &= summary.failed.is_empty();
             row(&mut out, class, &summary)?;
@@ -131,15 +131,7 @@ fn one(out: &mut impl Write, class: &Class, seed: u64, flags: &Flags) -> Result<
         None => Detail::Off,
     };
     let outcome = run::run(class, seed, flags.ablation(), detail);
-    for line in &outcome.history {
-        writeln!(out, "{line}")?;
-    }
-    for violation in &outcome.violations {
-        writeln!(out, "BROKEN {violation}")?;
-    }
-    let verdict = if outcome.violations.is_empty() { "holds" } else { "BROKEN" };
-    writeln!(out, "{} seed {seed}: {verdict}", class.name)?;
-    Ok(outcome.violations.is_empty())
+    Ok(outcome.print(out, class.name)?)
 }
 
 fn row(out: &mut impl Write, class: &Class, summary: &Summary) -> io::Result<()> {

@@ -1,30 +1,17 @@
 //! One seed of one class from start to end, and many of them on all processors.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc;
-use std::thread;
 use std::time::Duration;
 
 use herald_l2::Ablation;
 
 use crate::check::Measured;
 use crate::classes::Class;
-use crate::dice::Dice;
 use crate::trace::{Detail, Trace};
 use crate::world::World;
+use herald_seeds::Dice;
 
 /// What came out of one run.
-#[derive(Debug)]
-pub struct Outcome {
-    /// Its seed.
-    pub seed: u64,
-    /// Figures.
-    pub measured: Measured,
-    /// Broken promises; empty is what we want.
-    pub violations: Vec<String>,
-    /// What happened, if that was asked for.
-    pub history: Vec<String>,
-}
+pub type Outcome = herald_seeds::Outcome<Measured>;
 
 /// Runs one seed.
 pub fn run(class: &Class, seed: u64, ablation: Ablation, detail: Detail) -> Outcome {
@@ -99,49 +86,19 @@ pub fn run_many(
     ablation: Ablation,
     enough: usize,
 ) -> Summary {
-    let next = AtomicU64::new(first);
-    let (sender, receiver) = mpsc::sync_channel(64);
     let mut summary = Summary::default();
-    thread::scope(|scope| {
-        for _ in 0..threads.max(1) {
-            let (sender, next) = (sender.clone(), &next);
-            scope.spawn(move || {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= first.saturating_add(count) {
-                        break;
-                    }
-                    if sender.send(run(class, seed, ablation, Detail::Off)).is_err() {
-                        break;
-                    }
-                }
-            });
-        }
-        drop(sender);
-        // Consumed here, so that breaking off drops the receiver and ends the threads.
-        for outcome in receiver {
-            summary.take(&outcome);
-            if summary.failed.len() >= enough {
-                break;
-            }
-        }
+    let one = |seed| run(class, seed, ablation, Detail::Off);
+    herald_seeds::run_many(first..first.saturating_add(count), threads, one, |outcome| {
+        summary.take(&outcome);
+        summary.failed.len() < enough
     });
     summary.failed.sort_unstable();
     summary
 }
 
-/// How many threads there are processors for.
-pub fn processors() -> usize {
-    thread::available_parallelism().map_or(1, usize::from)
-}
-
 /// The history of one failed seed with the command that replays it, for people.
 pub fn report(class: &Class, seed: u64, ablation: Ablation) -> String {
-    let outcome = run(class, seed, ablation, Detail::Events);
-    let broken = outcome.violations.iter().map(|violation| format!("BROKEN {violation}"));
-    let replay = format!("replay: {}", replay(class, seed));
-    let lines: Vec<_> = outcome.history.iter().cloned().chain(broken).chain([replay]).collect();
-    lines.join("\n")
+    run(class, seed, ablation, Detail::Events).report(&replay(class, seed))
 }
 
 /// The command that replays a seed.

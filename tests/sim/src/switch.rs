@@ -11,7 +11,7 @@ use std::time::Duration;
 use herald_wire::MacAddr;
 
 use crate::Moment;
-use crate::dice::Dice;
+use herald_seeds::Dice;
 
 /// A socket of the switch, and whatever is plugged into it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

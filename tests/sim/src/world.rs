@@ -15,7 +15,6 @@ use herald_wire::{MacAddr, Payload, arp};
 use crate::Moment;
 use crate::api::{Api, Links, Told};
 use crate::check::{Bounds, Check};
-use crate::dice::Dice;
 use crate::faults::Fault;
 use crate::host::{Host, Notice, packet_for};
 use crate::kernel::Kernel;
@@ -24,6 +23,7 @@ use crate::record::{Fact, Record};
 use crate::schedule::Setup;
 use crate::switch::{Port, Switch};
 use crate::trace::{Trace, describe_event};
+use herald_seeds::Dice;
 
 #[derive(Debug)]
 pub(crate) enum Event {

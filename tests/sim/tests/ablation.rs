@@ -1,8 +1,9 @@
 //! What single rules are good for: without one, its class breaks within a few hundred seeds that hold with it.
 
 use herald_l2::Ablation;
+use herald_seeds::processors;
 use herald_sim::classes::find;
-use herald_sim::run::{processors, replay, run_many};
+use herald_sim::run::{replay, run_many};
 
 const SEEDS: u64 = 300;
 

@@ -2,8 +2,9 @@
 //! A failed seed prints its history and the command that replays it.
 
 use herald_l2::Ablation;
+use herald_seeds::processors;
 use herald_sim::classes::CLASSES;
-use herald_sim::run::{self, processors, report};
+use herald_sim::run::{self, report};
 
 #[test]
 fn every_class_keeps_its_promises() {

@@ -83,7 +83,7 @@ impl World {
         if self.dice.chance(0.5) {
             self.api.delete(Actor::User, &key);
         }
-        let pause = self.dice.ms(1_000, 10_000);
+        let pause = self.dice.whole_ms(1_000, 10_000);
         self.after(pause, Happening::Act(Act::Finalized));
     }
 

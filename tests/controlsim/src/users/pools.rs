@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use super::Act;
 use crate::api::{Actor, Key, Kind};
-use crate::dice::Dice;
 use crate::world::World;
+use herald_seeds::Dice;
 
 const POOLS: [&str; 3] = ["first", "second", "third"];
 

@@ -1,20 +1,20 @@
 //! All randomness of one run, from its seed. Must always hold: the same seed gives the same run on every machine,
-//! so nothing here or elsewhere in the crate iterates over a hash map or reads a clock.
+//! so nothing in a simulation iterates over a hash map or reads a clock.
 
 use std::time::Duration;
 
 use rand::RngExt;
-use rand::seq::IndexedRandom;
+use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 /// The dice of one run.
 #[derive(Debug)]
-pub(crate) struct Dice(ChaCha8Rng);
+pub struct Dice(ChaCha8Rng);
 
 impl Dice {
     /// Dice for one seed of one class: classes with equal seeds have nothing else in common.
-    pub(crate) fn new(class: &str, seed: u64) -> Self {
+    pub fn new(class: &str, seed: u64) -> Self {
         // FNV-1a: only has to tell the names of classes apart, the same way on every machine.
         let name = class.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
@@ -29,34 +29,66 @@ impl Dice {
     }
 
     /// A seed for somebody else's randomness.
-    pub(crate) fn seed(&mut self) -> u64 {
-        self.0.next_u64()
+    pub fn seed(&mut self) -> [u8; 32] {
+        let mut seed = [0; 32];
+        self.0.fill_bytes(&mut seed);
+        seed
     }
 
     /// A number from `low` to `high`, both included.
-    pub(crate) fn number(&mut self, low: usize, high: usize) -> usize {
+    pub fn number(&mut self, low: usize, high: usize) -> usize {
         if low >= high { low } else { self.0.random_range(low..=high) }
     }
 
-    /// A whole number of milliseconds.
-    pub(crate) fn ms(&mut self, low: u64, high: u64) -> Duration {
+    /// The same for who takes a number.
+    pub fn word(&mut self) -> u64 {
+        self.0.next_u64()
+    }
+
+    /// A time from `low` to `high`.
+    pub fn time(&mut self, low: Duration, high: Duration) -> Duration {
+        if low >= high { low } else { self.0.random_range(low..=high) }
+    }
+
+    /// The same in milliseconds.
+    pub fn ms(&mut self, low: u64, high: u64) -> Duration {
+        self.time(Duration::from_millis(low), Duration::from_millis(high))
+    }
+
+    /// The same in microseconds.
+    pub fn us(&mut self, low: u64, high: u64) -> Duration {
+        self.time(Duration::from_micros(low), Duration::from_micros(high))
+    }
+
+    /// A whole number of milliseconds: for clocks that know nothing finer.
+    pub fn whole_ms(&mut self, low: u64, high: u64) -> Duration {
         Duration::from_millis(if low >= high { low } else { self.0.random_range(low..=high) })
     }
 
-    /// The same in whole milliseconds: nothing in the runtimes is finer.
-    pub(crate) fn whole_ms(&mut self, low: Duration, high: Duration) -> Duration {
+    /// The same from `low` to `high`.
+    pub fn whole_time(&mut self, low: Duration, high: Duration) -> Duration {
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        self.ms(ms(low), ms(high))
+        self.whole_ms(ms(low), ms(high))
     }
 
     /// True with this probability.
-    pub(crate) fn chance(&mut self, probability: f64) -> bool {
+    pub fn chance(&mut self, probability: f64) -> bool {
         probability > 0.0 && self.0.random_bool(probability.min(1.0))
     }
 
+    /// Exponentially distributed, with mean 1.
+    pub fn exponential(&mut self) -> f64 {
+        -(1.0 - self.0.random::<f64>()).ln()
+    }
+
     /// One of these.
-    pub(crate) fn pick<'a, T>(&mut self, from: &'a [T]) -> Option<&'a T> {
+    pub fn pick<'a, T>(&mut self, from: &'a [T]) -> Option<&'a T> {
         from.choose(&mut self.0)
+    }
+
+    /// Any order.
+    pub fn shuffle<T>(&mut self, list: &mut [T]) {
+        list.shuffle(&mut self.0);
     }
 }
 
