@@ -14,3 +14,5 @@ mod semantics;
 mod sharing;
 #[cfg(test)]
 mod world;
+#[cfg(test)]
+mod writers;
