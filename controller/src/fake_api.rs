@@ -1,11 +1,15 @@
 //! An API server made of one closure, for tests of what talks to one.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
+use herald_runtime::lease::Leadership;
 use http::{Request, Response};
 use kube::{Client, client::Body};
+use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
+
+use crate::{metrics::Metrics, writer::Writer};
 
 /// One request that came.
 #[derive(Clone, Debug)]
@@ -56,6 +60,14 @@ impl FakeApi {
             async move { api.answer(request).await }
         });
         Client::new(service, "default")
+    }
+
+    /// A writer that asks it, and leads for as long as a test takes.
+    pub(crate) fn leading_writer(&self) -> Writer {
+        let until = Instant::now().into_std() + Duration::from_hours(1);
+        let (_, leadership) = watch::channel(Leadership::Leading { until });
+        let metrics = Metrics::new(&mut Registry::default());
+        Writer::new(self.client(), None, leadership, Duration::from_secs(5), metrics)
     }
 
     /// Everything that was asked so far.

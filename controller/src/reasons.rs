@@ -13,6 +13,9 @@ use herald_ipam::{Addresses, Family, PoolName, PoolProblem, PoolStatus, Refusal,
 use self::catalogue::{address, advertisement, allocated, announced, pool};
 use crate::objects::selector::SelectorError;
 
+/// The type of the one condition that the controller writes on a `LoadBalancerIP`.
+pub const PROBLEM: &str = "Problem";
+
 /// A condition's content, all but its type and times.
 pub trait Verdict {
     /// Whether the condition is met.

@@ -44,6 +44,7 @@ impl AddressWork {
         self.busy = false;
         self.waiting = None;
         self.edits = None;
+        self.silent_until = None;
     }
 
     /// Whether a job is under way.

@@ -18,15 +18,13 @@ use super::{
     strikes::{CALM, Strikes},
 };
 use crate::{
-    conditions::{are_shown, condition, find},
+    conditions::{condition, find, is_shown},
     desired,
     job::Job,
     objects::address::Address,
-    reasons::AddressProblem,
+    reasons::{AddressProblem, PROBLEM},
 };
 
-/// The condition's type.
-const PROBLEM: &str = "Problem";
 /// The longest pause before an object that somebody else keeps changing is put right again. Short: who deletes it
 /// takes the address from its users for that time.
 const LONGEST: Duration = Duration::from_secs(10);
@@ -114,7 +112,10 @@ impl Core {
             return None;
         }
         let silent = self.addresses.get(&address).and_then(|work| work.silent_until);
-        if silent.is_some_and(|until| until > self.now.monotonic) {
+        if let Some(left) = silent.map(|until| until.saturating_duration_since(self.now.monotonic))
+            && !left.is_zero()
+        {
+            self.gather_after(left, Wake::Address(address));
             return None;
         }
         let known = self.index.addresses.get(&address)?.clone();
@@ -129,12 +130,8 @@ impl Core {
             Some(problem) => Some(condition(PROBLEM, &problem, known.generation(), shown, self.now.wall)),
             None => None,
         };
-        let says_it = match (&wanted, before) {
-            (Some(wanted), Some(_)) => are_shown(std::slice::from_ref(wanted), shown),
-            (None, None) => true,
-            _ => false,
-        };
-        (!says_it).then(|| Job::Problem { address: Box::new(known), condition: wanted.map(Box::new) })
+        (!is_shown(PROBLEM, wanted.as_ref(), shown))
+            .then(|| Job::Problem { address: Box::new(known), condition: wanted.map(Box::new) })
     }
 
     /// What others did of late, forgotten after a calm.
@@ -169,7 +166,7 @@ impl Core {
 
     pub(super) fn problem_told(&mut self, address: IpAddr, now: Option<Box<Address>>) {
         let Some(object) = now else {
-            // It is gone, which the watch will tell, or the server would not: not at once again.
+            // It is gone, which the watch will tell, or the server would not, or could not: not at once again.
             self.job_ended(address, None);
             self.addresses.entry(address).or_default().silent_until = Some(self.now.monotonic + RETRY_MAX);
             self.gather_after(RETRY_MAX, Wake::Address(address));

@@ -241,19 +241,10 @@ mod tests {
     use std::sync::Mutex;
 
     use herald_ipam::{ServiceRef, Uid};
-    use herald_runtime::lease::Leadership;
-    use prometheus_client::registry::Registry;
     use serde_json::json;
-    use tokio::{
-        sync::watch,
-        time::{Duration, Instant},
-    };
 
     use super::*;
-    use crate::{
-        fake_api::{Asked, FakeApi, refusal},
-        metrics::Metrics,
-    };
+    use crate::fake_api::{Asked, FakeApi, refusal};
 
     #[tokio::test(start_paused = true)]
     async fn one_uid_under_two_names_is_two_users_and_the_one_that_is_not_there_leaves() {
@@ -277,10 +268,7 @@ mod tests {
             }
             stored.clone()
         });
-        let until = Instant::now().into_std() + Duration::from_hours(1);
-        let (_lead, leadership) = watch::channel(Leadership::Leading { until });
-        let metrics = Metrics::new(&mut Registry::default());
-        let writer = Writer::new(api.client(), None, leadership, Duration::from_secs(5), metrics);
+        let writer = api.leading_writer();
         let owner = Owner { service: ServiceRef::new("shop", "other"), uid: Uid::new("u1") };
         let address = "10.0.0.1".parse().unwrap();
         let release = Release { address, owner, when: ReleaseWhen::ServiceGone, then: ReleaseThen::Leave };

@@ -202,18 +202,10 @@ fn body(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use herald_ipam::{Family, FamilyPolicy, PoolName, Uid};
-    use herald_runtime::lease::Leadership;
-    use prometheus_client::registry::Registry;
-    use tokio::{sync::watch, time::Instant};
 
     use super::*;
-    use crate::{
-        fake_api::{Asked, FakeApi},
-        metrics::Metrics,
-    };
+    use crate::fake_api::{Asked, FakeApi};
 
     const DUAL: Families =
         Families { policy: FamilyPolicy::RequireDualStack, primary: Family::V6, dual: true };
@@ -283,11 +275,7 @@ mod tests {
         });
         let answer = object.clone();
         let api = FakeApi::new(move |_: &Asked| answer.clone());
-        let (_lead, leadership) = watch::channel(Leadership::Leading {
-            until: Instant::now().into_std() + Duration::from_hours(1),
-        });
-        let metrics = Metrics::new(&mut Registry::default());
-        let writer = Writer::new(api.client(), None, leadership, Duration::from_secs(5), metrics);
+        let writer = api.leading_writer();
         let service = serde_json::from_value::<ServiceObject>(object).unwrap().into();
         let status = ServiceStatus { ingress: None, pool: None, conditions: vec![] };
         writer.status(Box::new(StatusJob { service, status, restore: false })).await;

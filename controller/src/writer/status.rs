@@ -3,7 +3,7 @@
 use herald_crds::{IPAddressPool, IPAddressPoolStatus, L2Advertisement, LoadBalancerIP, name_of_address};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{
-    Api, Resource as _,
+    Api,
     api::{Patch, PatchParams},
 };
 use serde::Serialize;
@@ -11,8 +11,10 @@ use serde_json::json;
 
 use super::{Answer, MANAGER, Writer};
 use crate::{
+    conditions::is_shown,
     job::Done,
     objects::{address::Address, advertisement::Advertisement, pool::Pool},
+    reasons::PROBLEM,
 };
 
 impl Writer {
@@ -53,25 +55,26 @@ impl Writer {
 }
 
 impl Writer {
-    /// By server-side apply: holders and conditions of the speakers stand in the same status, and are theirs.
+    /// Conditions of other types stand in the same list and are left alone. A condition of ours that another field
+    /// manager owns, too, would survive a server-side apply that leaves it out, so the list is written whole.
     pub(super) async fn problem(&self, address: Address, condition: Option<Box<Condition>>) -> Done {
         let name = name_of_address(address.address);
-        let patch = Patch::Apply(json!({
-            "apiVersion": LoadBalancerIP::api_version(&()), "kind": LoadBalancerIP::kind(&()),
-            "metadata": {
-                "name": name, "uid": address.uid(), "resourceVersion": address.version.0.to_string(),
-            },
-            "status": {"conditions": condition.into_iter().collect::<Vec<_>>()},
-        }));
-        // Forced: the condition's type is the controller's alone.
-        let params =
-            PatchParams { field_manager: Some(MANAGER.to_owned()), force: true, ..PatchParams::default() };
+        let others = address.conditions().iter().filter(|it| it.type_ != PROBLEM);
+        let conditions: Vec<&Condition> = others.chain(condition.as_deref()).collect();
+        let patch =
+            merge(address.uid().unwrap_or_default(), address.version.0, json!({"conditions": conditions}));
+        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
         let api: Api<LoadBalancerIP> = Api::all(self.client.clone());
         let written = self
-            .settle("apply loadbalancerip status", &name, || api.patch_status(&name, &params, &patch))
+            .settle("patch loadbalancerip status", &name, || api.patch_status(&name, &params, &patch))
             .await;
         let now = match written {
-            Ok(object) => Address::try_from(object).map(Some).map_err(|error| error.to_string()),
+            Ok(object) => match Address::try_from(object) {
+                Ok(now) if !is_shown(PROBLEM, condition.as_deref(), now.conditions()) => {
+                    Err("the answer does not show it: an admission webhook?".to_owned())
+                }
+                now => now.map(Some).map_err(|error| error.to_string()),
+            },
             Err(Answer::Conflict(_)) => self.read_address(address.address).await,
             Err(answer) => Err(answer.text()),
         };
@@ -79,8 +82,7 @@ impl Writer {
             tracing::debug!(address = name, error, "status not written");
             None
         });
-        let now = now.map(Box::new);
-        Done::Problem(address.address, now)
+        Done::Problem(address.address, now.map(Box::new))
     }
 }
 
@@ -89,4 +91,52 @@ fn merge(uid: &str, version: u64, status: impl Serialize) -> Patch<serde_json::V
         "metadata": {"uid": uid, "resourceVersion": version.to_string()},
         "status": status,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::fake_api::{Asked, FakeApi};
+
+    fn stored() -> Value {
+        let condition = |kind: &str| {
+            json!({"type": kind, "status": "True", "reason": "Said", "message": "by others",
+                "lastTransitionTime": "2026-01-01T00:00:00Z"})
+        };
+        json!({
+            "apiVersion": "heraldlb.io/v1beta1", "kind": "LoadBalancerIP",
+            "metadata": {"name": "192.0.2.1", "uid": "a", "resourceVersion": "7"},
+            "spec": {"address": "192.0.2.1", "revision": 1, "services": []},
+            "status": {"holders": [], "conditions": [condition("Problem"), condition("Other")]},
+        })
+    }
+
+    async fn clear_problem(script: impl Fn(&Asked) -> Value + Send + Sync + 'static) -> (Done, Asked) {
+        let api = FakeApi::new(script);
+        let address = Address::try_from(serde_json::from_value::<LoadBalancerIP>(stored()).unwrap()).unwrap();
+        let done = api.leading_writer().problem(address, None).await;
+        (done, api.asked().pop().unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_problem_that_somebody_else_put_there_is_taken_away_and_other_conditions_stay() {
+        let (done, asked) = clear_problem(|asked| {
+            let mut object = stored();
+            object["status"]["conditions"].clone_from(&asked.body["status"]["conditions"]);
+            object["metadata"]["resourceVersion"] = json!("8");
+            object
+        })
+        .await;
+        assert!(matches!(&done, Done::Problem(_, Some(now)) if now.version.0 == 8), "{done:?}");
+        assert_eq!(asked.body["status"]["conditions"], json!([stored()["status"]["conditions"][1]]));
+        assert_eq!(asked.body["metadata"], json!({"uid": "a", "resourceVersion": "7"}));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_takes_the_write_and_shows_something_else_has_refused_it() {
+        let (done, _) = clear_problem(|_| stored()).await;
+        assert!(matches!(done, Done::Problem(_, None)), "written again at once: {done:?}");
+    }
 }

@@ -41,8 +41,13 @@ mount --bind "$DIR/kubelet" /var/lib/kubelet
 containerd -c "$DIR/containerd.toml" >>"$DIR/containerd.log" 2>&1 &
 until [ -S /run/containerd/containerd.sock ]; do sleep 0.02; done
 "$TOP/bin/kube-proxy" --config="$DIR/kube-proxy.yaml" >>"$DIR/kube-proxy.log" 2>&1 &
-"$TOP/bin/kubelet" --config="$DIR/kubelet.yaml" --kubeconfig="$TOP/$NODE.kubeconfig" --hostname-override="$NODE" \
-    --node-ip="$ADDRESSES" --root-dir=/var/lib/kubelet --cert-dir=/var/lib/kubelet/pki \
-    >>"$DIR/kubelet.log" 2>&1 &
+# Started again when it ends, as a service manager does: it ends at once if a mount that it has just seen is gone, and
+# containerd mounts and unmounts while images come in.
+while :; do
+    "$TOP/bin/kubelet" --config="$DIR/kubelet.yaml" --kubeconfig="$TOP/$NODE.kubeconfig" --hostname-override="$NODE" \
+        --node-ip="$ADDRESSES" --root-dir=/var/lib/kubelet --cert-dir=/var/lib/kubelet/pki \
+        >>"$DIR/kubelet.log" 2>&1 || :
+    sleep 1
+done &
 # Reaps orphans for as long as any of the three runs.
 wait

@@ -146,6 +146,19 @@ fn a_problem_that_can_not_be_written_is_tried_again_later_and_not_at_once() {
 }
 
 #[test]
+fn what_was_put_off_is_done_when_its_time_comes_although_something_else_happened_in_between() {
+    let mut world = one_service();
+    world.refuses = true;
+    world.edit_address(IP, |object| object.spec.revision += 1);
+    world.refuses = false;
+    world.pass(Duration::from_secs(30));
+    world.tell_address(IP);
+    assert_eq!(world.problem(IP), Default::default());
+    world.pass(Duration::from_secs(31));
+    assert_eq!(world.problem(IP).0, "Edited");
+}
+
+#[test]
 fn what_a_former_leader_wrote_is_not_taken_for_somebody_elses() {
     let mut world = one_service();
     world.stand_by();
