@@ -15,6 +15,8 @@ BUILDS := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 # For static binaries.
 MUSL := $(shell uname -m)-unknown-linux-musl
 comma := ,
+# A test that fails says why; forty frames of how it said so hide that. Panics keep theirs.
+export RUST_LIB_BACKTRACE ?= 0
 # The binaries that the lab runs.
 export HERALD_BIN_DIR ?= $(BUILDS)/release
 

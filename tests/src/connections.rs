@@ -2,16 +2,17 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{IpAddr, SocketAddr, TcpStream},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU16, Ordering},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use socket2::{Domain, Socket, Type};
 
 use crate::lan::Host;
 
@@ -19,6 +20,11 @@ use crate::lan::Host;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Between two rounds of questions.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// The next client port: none is ever used twice, and they lie below those that the kernel hands out. A connection
+/// attempt that comes before kube-proxy knows the Service leaves an entry without translation in its node's connection
+/// tracking for two minutes, and the next connection from the same port would be led astray by it.
+static PORTS: AtomicU16 = AtomicU16::new(10_000);
 
 /// Open HTTP connections, all of them asked in rounds by a thread.
 #[derive(Debug)]
@@ -45,15 +51,10 @@ impl Connections {
     /// Opens `count` connections from `client`, waits until each was answered once, and goes on asking.
     pub fn open(client: &Host, address: IpAddr, port: u16, count: usize) -> Result<Self> {
         let target = SocketAddr::new(address, port);
+        let first = PORTS.fetch_add(u16::try_from(count)?, Ordering::Relaxed);
         let open = move || -> Result<Vec<TcpStream>> {
-            let connect = |_| {
-                let stream = TcpStream::connect_timeout(&target, PATIENCE)?;
-                stream.set_nodelay(true)?;
-                stream.set_read_timeout(Some(PATIENCE))?;
-                stream.set_write_timeout(Some(PATIENCE))?;
-                Ok(stream)
-            };
-            (0..count).map(connect).collect()
+            let connect = |port| connect(port, target).with_context(|| format!("from port {port}"));
+            (first..).take(count).map(connect).collect()
         };
         let mut streams =
             client.netns.run(open)?.with_context(|| format!("opening {count} connections to {target}"))?;
@@ -83,6 +84,19 @@ impl Connections {
         self.thread.thread().unpark();
         self.thread.join().map_err(|_| anyhow!("the connections' thread panicked"))
     }
+}
+
+fn connect(port: u16, target: SocketAddr) -> Result<TcpStream> {
+    let any: IpAddr =
+        if target.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = Socket::new(Domain::for_address(target), Type::STREAM, None)?;
+    socket.bind(&SocketAddr::new(any, port).into())?;
+    socket.connect_timeout(&target.into(), PATIENCE)?;
+    let stream = TcpStream::from(socket);
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    Ok(stream)
 }
 
 /// Asks on every connection and forgets those that break.

@@ -67,11 +67,12 @@ impl Cluster {
         self.progress().say(&said);
     }
 
-    /// The speaker pods, by node.
+    /// The speaker pods, by node; not those that are about to end.
     pub fn speakers(&self) -> Result<BTreeMap<String, Pod>> {
         let pods: Api<Pod> = Api::namespaced(self.kube(), NAMESPACE);
         let list = ListParams::default().labels("app.kubernetes.io/component=speaker");
         let pods = self.block_on(pods.list(&list))?.items.into_iter();
+        let pods = pods.filter(|pod| pod.metadata.deletion_timestamp.is_none());
         Ok(pods.filter_map(|pod| Some((pod.spec.as_ref()?.node_name.clone()?, pod))).collect())
     }
 
