@@ -1,8 +1,9 @@
 //! Answering for what is held: ARP (RFC 826), neighbour solicitations, unicast ones and duplicate address probes too
 //! (RFC 4861 7.2.4, RFC 4862 5.4). The hot path: one lookup, one frame, nothing else.
 //!
-//! Must always hold: nothing is answered for that is not held, but by deputies (rule A45) with the holder's address; answers always carry O=1, so that a client that missed
-//! the announcement moves. Also learns who asks (rule A46) and hands on what tells of others (`conflict`, `proof`).
+//! Must always hold: nothing is answered for that is not held, but by deputies (rule A45) with the holder's address;
+//! answers always carry O=1, so that a client that missed the announcement moves. Also learns who asks (rule A46) and
+//! hands on what tells of others (`conflict`, `proof`, `kernel`).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -29,6 +30,10 @@ impl Segment {
         }
         if arp.operation == Operation::Reply && arp.tha == self.iface.mac {
             self.proof_by_answer(cx, IpAddr::V4(arp.spa), arp.sha);
+            // Not a switch that answers for it.
+            if ethernet.source == arp.sha {
+                self.kernel_answers_as_host(cx, IpAddr::V4(arp.spa), arp.sha);
+            }
             if let Some(id) = self.vips.find(IpAddr::V4(arp.tpa)) {
                 self.announcement_answered(cx, id, IpAddr::V4(arp.spa));
             }
@@ -71,7 +76,8 @@ impl Segment {
                 // Somebody is about to use an address that this node only watches.
                 self.other_prober(cx, id, arp.sha);
             }
-            // Rule A45: only what the holder can't hear either; the frame itself is ours, or the switch would learn him here.
+            // Rule A45: who asks one machine means that machine. The frame itself is ours, or the switch would learn the
+            // holder here.
             if ethernet.destination.is_broadcast()
                 && is_host(arp.sha)
                 && let Some(holder) = self.deputy_for(cx, id)
@@ -99,6 +105,9 @@ impl Segment {
                 let mac = target_mac.unwrap_or(ethernet.source);
                 if ethernet.destination == self.iface.mac {
                     self.proof_by_answer(cx, IpAddr::V6(target), mac);
+                    if ethernet.source == mac {
+                        self.kernel_answers_as_host(cx, IpAddr::V6(target), mac);
+                    }
                     if let Some(id) = self.vips.find(IpAddr::V6(ndp.destination)) {
                         self.announcement_answered(cx, id, IpAddr::V6(target));
                     }

@@ -53,6 +53,8 @@ pub struct Core {
 struct Placed {
     spec: Arc<VipSpec>,
     on: Option<u32>,
+    /// The last list lacks it and is not believed yet (rule A42).
+    doubted: bool,
 }
 
 impl Core {
@@ -298,7 +300,7 @@ impl Core {
         let Some(placed) = self.specs.get_mut(&vip) else { return };
         let on = place(&placed.spec, usable(&self.interfaces, &self.idle));
         let before = std::mem::replace(&mut placed.on, on);
-        let spec = Arc::clone(&placed.spec);
+        let (spec, doubted) = (Arc::clone(&placed.spec), placed.doubted);
         if before != on
             && let Some(segment) = before.and_then(|before| self.segments.get_mut(&before))
         {
@@ -315,7 +317,7 @@ impl Core {
             && !node.out_of_service
             && (!node.excluded || spec.ignore_exclusion);
         let segment = begin_segment(&mut self.segments, &self.cx, iface, self.leaving);
-        segment.set_spec(&mut self.cx, &spec, eligible);
+        segment.set_spec(&mut self.cx, &spec, eligible, doubted);
     }
 
     fn apply_spec(&mut self, spec: Arc<VipSpec>) {
@@ -323,13 +325,16 @@ impl Core {
         match self.specs.get_mut(&vip) {
             // Rule B18: revisions only grow; an older one is a stale watch.
             Some(placed) if placed.spec.revision > spec.revision => return,
-            Some(placed) => placed.spec = spec,
+            Some(placed) => {
+                placed.spec = spec;
+                placed.doubted = false;
+            }
             None => {
                 let placeless = place(&spec, usable(&self.interfaces, &self.idle)).is_none();
                 if placeless && !self.interfaces.is_empty() {
                     self.cx.event(Event::NoInterface { vip });
                 }
-                self.specs.insert(vip, Placed { spec, on: None });
+                self.specs.insert(vip, Placed { spec, on: None, doubted: false });
             }
         }
         self.place_one(vip);
@@ -340,6 +345,14 @@ impl Core {
         if let Some(segment) = placed.on.and_then(|on| self.segments.get_mut(&on)) {
             segment.remove_spec(&mut self.cx, vip, false);
         }
+    }
+
+    /// What is held by this spec is kept, and nothing is taken by it.
+    fn doubt_spec(&mut self, vip: IpAddr) {
+        if let Some(placed) = self.specs.get_mut(&vip) {
+            placed.doubted = true;
+        }
+        self.place_one(vip);
     }
 
     /// Rule A42: what a consistent list lacks was deleted, unless it lacks suspiciously much.
@@ -357,6 +370,9 @@ impl Core {
             if self.shrank.is_none() {
                 self.shrank = Some(self.cx.now);
                 self.cx.event(Event::ListShrank { known, listed: listed.len() });
+            }
+            for vip in missing {
+                self.doubt_spec(vip);
             }
             return;
         }

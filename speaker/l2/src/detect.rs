@@ -142,6 +142,7 @@ impl Segment {
         peer.last_heard = now;
         if suspected {
             peer.status = Status::Alive;
+            peer.kernel.heard_again(now, f * 2);
             let peer = peer.id();
             cx.event(Event::Unsuspected { ifindex, peer, silence });
             self.candidates_stale = true;

@@ -16,7 +16,7 @@ use crate::context::{Context, Rule};
 use crate::output::{Cause, Event, Gone, ReleaseReason};
 use crate::ownership::{
     Candidate, Candidates, Decision, Eligibility, Gate, Rank, Rival, Standing, View, compare, decide,
-    may_hold, rank,
+    is_excluded, is_overruled, rank,
 };
 use crate::peers::Peer;
 use crate::segment::{LISTEN_EXTRA, Segment};
@@ -168,9 +168,8 @@ impl Segment {
 
     /// How long the claims of a peer's previous boots count (rule A31).
     pub(crate) fn reserve(&mut self, cx: &mut Context, node: NodeId) {
-        let Some(until) = self.peers.get(node).map(|peer| self.return_until(cx, peer).max(cx.now)) else {
-            return;
-        };
+        let Some(peer) = self.peers.get(node) else { return };
+        let until = self.return_until(cx, peer).max(cx.now);
         if let Some(peer) = self.peers.get_mut(node) {
             peer.reserved_until = Some(until);
         }
@@ -179,11 +178,13 @@ impl Segment {
 
     /// Until when a peer that has returned must have claimed again what was its own (rule A31).
     pub(crate) fn return_until(&self, cx: &Context, peer: &Peer) -> Instant {
-        match peer.active_since {
-            Some(since) => since + RETURN_ACTIVE,
-            // Under loss it listens longer (rule A24).
-            None => peer.known_since + self.listen_time(cx) + LISTEN_EXTRA + RETURN_LISTEN,
+        if let Some(since) = peer.active_since {
+            return since + RETURN_ACTIVE;
         }
+        // Under loss it listens longer (rule A24).
+        let listens = self.listen_time(cx) + LISTEN_EXTRA + RETURN_LISTEN;
+        let until = peer.known_since + listens;
+        peer.away.map_or(until, |away| until.min(away.end() + listens))
     }
 
     /// The peer is back in the same boot, or the rule does not apply: nothing of before counts.
@@ -282,18 +283,18 @@ impl Segment {
         self.refresh_candidates();
         let vip = self.vips.get(id)?;
         let (live, reserved) = self.rivals(vip);
-        let last_holder =
-            vip.last_holder.and_then(|last| self.peers.get(last)).filter(|last| !last.is_absent());
+        let last_holder = vip
+            .last_holder
+            .and_then(|last| self.peers.get(last))
+            .filter(|last| !last.is_absent() && !is_excluded(vip.spec.as_deref(), last.name.as_ref()));
         let kept_until = self
             .hint_until(cx, vip)
             .max(last_holder.and_then(|last| last.table.probably_holds_until()))
-            .max(vip.last_holder.and_then(|last| self.vouched_until(cx, last)))
+            .max(vip.last_holder.and_then(|last| self.vouched_until(cx, vip, last)))
             .max(self.grace_until(vip));
-        let rival_name = live.and_then(|live| self.peers.get(live.node)?.name.clone());
         let overruled = live.is_some_and(|live| {
-            vip.spec.as_ref().is_some_and(|spec| {
-                spec.revision > live.revision && rival_name.is_some() && !may_hold(spec, rival_name.as_ref())
-            })
+            let name = self.peers.get(live.node).and_then(|peer| peer.name.as_ref());
+            is_overruled(vip.spec.as_deref(), name, live.revision)
         });
         let needs_probe = self.probe_for(cx, vip);
         let leaving = self.hands_over();
@@ -350,15 +351,10 @@ impl Segment {
         for claim in &vip.claims {
             let Some(peer) = self.peers.get(claim.node) else { continue };
             if claim.life != peer.life() {
-                reserved = true;
+                reserved |= !is_overruled(vip.spec.as_deref(), peer.name.as_ref(), claim.revision);
                 continue;
             }
-            let standing = Standing {
-                revision: claim.revision,
-                reach: peer.reach,
-                epoch: claim.epoch,
-                node: claim.node,
-            };
+            let standing = claim.standing(peer.reach);
             if live.is_none_or(|best| compare(vip.addr, &standing, &best) == Ordering::Greater) {
                 live = Some(standing);
             }
@@ -375,6 +371,7 @@ impl Segment {
         let unheard_until = vip.spec_since.max(self.active_since.unwrap_or(cx.now)) + HINT_HOLD;
         spec.holders_hint
             .iter()
+            .filter(|name| !is_excluded(Some(spec), Some(name)))
             .filter_map(|name| match self.peers.iter().find(|peer| peer.name.as_ref() == Some(name)) {
                 None => Some(unheard_until),
                 Some(peer) if peer.is_absent() => None,

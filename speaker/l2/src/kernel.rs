@@ -34,8 +34,12 @@ const TRY_SELDOM: Duration = Duration::from_mins(1);
 const HOST_EVERY: Duration = Duration::from_millis(200);
 /// So for all peers together, beside as many that look for proof.
 const HOSTS_PER_SECOND: u32 = 5;
-/// Of all probes of a segment together, per second: a node that is cut off suspects everybody.
-const PER_SECOND: u32 = 5_000;
+/// Of all probes of a segment together: a node that is cut off suspects everybody. In small windows, so that a machine
+/// that dies late in a second is not found out in the next.
+const PER_WINDOW: u32 = 50;
+const WINDOW: Duration = Duration::from_millis(10);
+/// A suspicion that a hello ends with so many probes unanswered: echo is filtered from now on.
+const UNLEARN_AT: usize = 4;
 
 /// What is known of one peer's kernel.
 #[derive(Debug, Default)]
@@ -120,9 +124,27 @@ impl Kernel {
             return false;
         }
         let lost = self.lost(now, patience);
-        let round_trip = (1.0 - loss) * (1.0 - loss);
-        let evidence = f64::from(u32::try_from(lost).unwrap_or(u32::MAX)) * -(1.0 - round_trip).ln();
-        lost >= LOST_LEAST && evidence >= SILENT_AT
+        lost >= LOST_LEAST && evidence(lost, loss) >= SILENT_AT
+    }
+
+    /// Half way there, if it is not this node that is cut off: that is to be found out now, and until it has answered.
+    pub(crate) fn is_nearly_silent(&self, now: Instant, patience: Duration, loss: f64) -> bool {
+        let owed = self.open.iter().filter(|probe| now.since(probe.sent) >= patience).count();
+        evidence(owed, loss) >= SILENT_AT / 2.0
+    }
+
+    /// Has it ever answered an echo?
+    pub(crate) fn answers_echo(&self) -> bool {
+        self.echo.is_some()
+    }
+
+    /// Its speaker is heard again. What has not answered all that time does not answer echo: it is tried anew.
+    pub(crate) fn heard_again(&mut self, now: Instant, patience: Duration) {
+        if self.answered.is_none() && self.lost(now, patience) >= UNLEARN_AT {
+            self.echo = None;
+            self.tries = 0;
+            self.try_at = None;
+        }
     }
 
     /// An answer to a probe sent at or after `since`.
@@ -180,7 +202,7 @@ impl Segment {
         }
         peer.kernel.asked = Some(now);
         let affordable = by_echo || self.probes.hosts.take(now, HOSTS_PER_SECOND);
-        if self.is_quiet() || !affordable || !self.probes.bucket.take(now, PER_SECOND) {
+        if self.is_quiet() || !affordable || !self.probes.bucket.take_within(now, PER_WINDOW, WINDOW) {
             return;
         }
         self.send_echo(cx, node);
@@ -252,6 +274,8 @@ impl Segment {
     }
 
     /// A host answered an ARP request or a solicitation of ours; it may be a peer whose kernel was asked.
+    ///
+    /// A late answer is taken for one to the last probe: they carry no nonce. It is late by less than the pace.
     pub(crate) fn kernel_answers_as_host(&mut self, cx: &Context, ip: IpAddr, mac: MacAddr) {
         let asked =
             self.peers.iter_mut().find(|peer| peer.mac == mac && has(peer, ip) && peer.kernel.echo.is_none());
@@ -261,6 +285,12 @@ impl Segment {
             peer.kernel.answer(last.sent, cx.now);
         }
     }
+}
+
+/// What so many probes without an answer weigh. `loss`: of a frame on the way there or back.
+fn evidence(lost: usize, loss: f64) -> f64 {
+    let round_trip = (1.0 - loss) * (1.0 - loss);
+    f64::from(u32::try_from(lost).unwrap_or(u32::MAX)) * -(1.0 - round_trip).ln()
 }
 
 fn has(peer: &Peer, ip: IpAddr) -> bool {
@@ -310,6 +340,17 @@ mod tests {
         asked(&mut kernel, (90..300).step_by(5));
         let silent = |now| kernel.is_silent(ms(now), F * 2, F * 24, 0.001);
         assert_eq!([150, 209, 210].map(silent), [false, false, true]);
+    }
+
+    #[test]
+    fn echo_that_nobody_answers_any_more_is_unlearned_when_the_speaker_is_heard_again() {
+        for (lost, learned) in [(3, true), (4, false)] {
+            let mut kernel = Kernel { echo: Some(Family::V4), tries: 9, ..Kernel::default() };
+            kernel.doubt(ms(90));
+            asked(&mut kernel, (90..).step_by(5).take(lost));
+            kernel.heard_again(ms(200), F * 2);
+            assert_eq!(kernel.answers_echo(), learned, "{lost} lost");
+        }
     }
 
     #[test]

@@ -138,6 +138,17 @@ pub(crate) fn may_hold(spec: &VipSpec, name: Option<&NodeName>) -> bool {
     }
 }
 
+/// Has a newer spec than the one it was claimed under taken the address from this node (rules A36, A42)? Then nothing is
+/// kept for it. One whose name is not known yet may be anybody.
+pub(crate) fn is_overruled(spec: Option<&VipSpec>, name: Option<&NodeName>, claimed: Revision) -> bool {
+    name.is_some() && spec.is_some_and(|spec| spec.revision > claimed && !may_hold(spec, name))
+}
+
+/// The same of a node whose claim was never heard.
+pub(crate) fn is_excluded(spec: Option<&VipSpec>, name: Option<&NodeName>) -> bool {
+    is_overruled(spec, name, Revision(0))
+}
+
 /// My place among those that might take an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rank {
@@ -158,6 +169,9 @@ impl Rank {
 pub(crate) enum Eligibility {
     /// Spec present, node listed, interface matches, node not excluded.
     Eligible,
+    /// The same, but the last list lacks the spec, and lacks so much that it is not believed yet (rule A42): what is
+    /// held is kept, nothing is taken.
+    Doubted,
     /// No spec, since then.
     NoSpec(Instant),
     /// Excluded by spec, interface or node, since then.
@@ -268,7 +282,7 @@ fn decide_held(view: &View, mine: &Standing) -> Decision {
         return Decision::Yield(rival.standing.node);
     }
     let (end, reason) = match view.eligibility {
-        Eligibility::Eligible => return Decision::Rest,
+        Eligibility::Eligible | Eligibility::Doubted => return Decision::Rest,
         Eligibility::NoSpec(since) => (since + DELETED_HOLD, ReleaseReason::SpecDeleted),
         Eligibility::Excluded(since) => (since + EXCLUDED_HOLD, ReleaseReason::Ineligible),
     };

@@ -14,7 +14,7 @@ use herald_wire::{Boot, Counter, IfIndex, MacAddr, NodeId, ReplayWindow, Salt};
 
 use crate::config::NodeName;
 use crate::detect::{Loss, Suspicion};
-use crate::grace::Grace;
+use crate::grace::{Away, Grace};
 use crate::kernel::Kernel;
 use crate::output::{Gone, PeerId};
 use crate::tables::Table;
@@ -65,6 +65,8 @@ pub(crate) struct Peer {
     pub(crate) reserved_until: Option<Instant>,
     /// Since when it is ACTIVE, in this boot.
     pub(crate) active_since: Option<Instant>,
+    /// It has been away, and not ACTIVE since.
+    pub(crate) away: Option<Away>,
     pub(crate) known_since: Instant,
     /// False: it only appeared behind another interface, where it is new.
     pub(crate) may_have_restarted: bool,
@@ -208,6 +210,7 @@ impl Peer {
             table: Table::default(),
             reserved_until: None,
             active_since: None,
+            away: None,
             known_since: now,
             may_have_restarted: true,
             next_look: None,
@@ -234,6 +237,7 @@ impl Peer {
         }
         if hello.state == State::Active {
             self.active_since.get_or_insert(now);
+            self.away = None;
         }
     }
 }
@@ -378,6 +382,11 @@ impl Peers {
         if let Some(before) = self.map.get(&triple.node).filter(|before| before.mac == mac) {
             peer.kernel.carry_over(&before.kernel);
         }
+        // One that starts again and again without ever being ACTIVE is one that is away.
+        if let Some(before) = self.map.get(&triple.node).filter(|_| hello.state != State::Active) {
+            let restarted = || (before.boot != triple.boot).then(|| Away::begin(now));
+            peer.away = before.away.or_else(restarted);
+        }
         peer.may_have_restarted =
             self.map.get(&triple.node).is_none_or(|before| before.boot != triple.boot || before.is_absent());
         match self.map.insert(triple.node, peer) {
@@ -417,7 +426,7 @@ impl Peers {
     }
 }
 
-/// So many per second, no burst beyond one second's worth.
+/// So many per second, no burst beyond one second's worth, or a shorter window's.
 #[derive(Debug, Default)]
 pub(crate) struct Bucket {
     window: Option<Instant>,
@@ -426,11 +435,15 @@ pub(crate) struct Bucket {
 
 impl Bucket {
     pub(crate) fn take(&mut self, now: Instant, per_second: u32) -> bool {
-        if self.window.is_none_or(|start| now.since(start) >= Duration::from_secs(1)) {
+        self.take_within(now, per_second, Duration::from_secs(1))
+    }
+
+    pub(crate) fn take_within(&mut self, now: Instant, most: u32, window: Duration) -> bool {
+        if self.window.is_none_or(|start| now.since(start) >= window) {
             self.window = Some(now);
             self.used = 0;
         }
-        let free = self.used < per_second;
+        let free = self.used < most;
         if free {
             self.used += 1;
         }

@@ -228,7 +228,6 @@ impl Segment {
         if own_gateway {
             self.proof.learn_gateway(ip, mac);
         }
-        self.kernel_answers_as_host(cx, ip, mac);
         let Some(at) = self.proof.asked.iter().position(|(asked, _)| *asked == ip) else { return };
         let (_, sent) = self.proof.asked.swap_remove(at);
         if !self.is_suspects(ip, Some(mac)) {

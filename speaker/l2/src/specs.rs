@@ -1,7 +1,8 @@
 //! A segment's specs: their arrival, change and end (rules A29, A42), the multicast groups and the packet filter that
 //! follow from them.
 //!
-//! Must always hold: a solicited-node group is joined exactly while an address of it is held here or may come to be.
+//! Must always hold: a solicited-node group is joined exactly while an address of it is held here or has a spec: whoever
+//! it names, this node may have to answer for it as a deputy (rule A45).
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use crate::context::Context;
 use crate::input::VipSpec;
 use crate::output::{Output, ReleaseReason};
-use crate::ownership::{Eligibility, may_hold};
+use crate::ownership::Eligibility;
 use crate::segment::Segment;
 use crate::vips::{Mine, VipId};
 
@@ -19,8 +20,9 @@ impl Segment {
         cx.node.out_of_service || (cx.node.excluded && self.ignoring_exclusion == 0)
     }
 
-    /// A spec is new or has changed; `eligible`: it, the node and the interface let this node hold the address.
-    pub(crate) fn set_spec(&mut self, cx: &mut Context, spec: &Arc<VipSpec>, eligible: bool) {
+    /// A spec is new or has changed; `eligible`: it, the node and the interface let this node hold the address;
+    /// `doubted`: it may be gone.
+    pub(crate) fn set_spec(&mut self, cx: &mut Context, spec: &Arc<VipSpec>, eligible: bool, doubted: bool) {
         let Some(id) = self.vips.find_or_insert(spec.vip, cx.now) else {
             cx.counters.table_full += 1;
             return;
@@ -32,6 +34,7 @@ impl Segment {
             self.interest_stale = true;
         }
         vip.eligibility = match vip.eligibility {
+            _ if eligible && doubted => Eligibility::Doubted,
             _ if eligible => Eligibility::Eligible,
             Eligibility::Excluded(since) => Eligibility::Excluded(since),
             _ => Eligibility::Excluded(cx.now),
@@ -66,13 +69,12 @@ impl Segment {
         self.evaluate(cx, id);
     }
 
-    /// The solicited-node group of an IPv6 address follows whether this node holds it or may come to.
+    /// The solicited-node group of an IPv6 address follows whether there is anything to answer for it.
     pub(crate) fn join_or_leave(&mut self, cx: &mut Context, id: VipId) {
         let ifindex = self.ifindex();
         let Some(vip) = self.vips.get_mut(id) else { return };
         let IpAddr::V6(addr) = vip.addr else { return };
-        let named = vip.spec.as_ref().is_some_and(|spec| may_hold(spec, Some(&cx.config.name)));
-        let want = named || vip.mine.is_some();
+        let want = vip.spec.is_some() || vip.mine.is_some();
         if want == vip.joined {
             return;
         }

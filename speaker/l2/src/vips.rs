@@ -14,7 +14,7 @@ use rustc_hash::FxHashMap;
 use crate::conflict::Watch;
 use crate::input::VipSpec;
 use crate::output::{Gone, Traffic};
-use crate::ownership::Eligibility;
+use crate::ownership::{Eligibility, Standing};
 use crate::peers::Life;
 use crate::time::Instant;
 
@@ -96,6 +96,13 @@ pub(crate) struct PeerClaim {
 pub(crate) struct Client {
     pub(crate) ip: IpAddr,
     pub(crate) mac: MacAddr,
+}
+
+impl PeerClaim {
+    /// What it is worth (rule A28). `reach`: its node's.
+    pub(crate) fn standing(&self, reach: u16) -> Standing {
+        Standing { revision: self.revision, reach, epoch: self.epoch, node: self.node }
+    }
 }
 
 impl Vip {

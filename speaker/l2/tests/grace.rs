@@ -4,12 +4,13 @@
 mod lan;
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use herald_l2::{Event, Gone, Input, MacAddr, NodeState};
+use herald_l2::{Event, Gone, Input, MacAddr, NodeState, Nodes, VipSpec};
 use herald_wire::arp::Arp;
 use herald_wire::{Ethernet, Payload, echo};
-use lan::{Lan, Machine, mac, spec};
+use lan::{Lan, Machine, mac, name, spec};
 
 const VIP: &str = "10.0.1.1";
 const CLIENT: MacAddr = MacAddr(2, 0, 0, 0, 9, 9);
@@ -54,16 +55,106 @@ fn ask(lan: &mut Lan, ethernet: Ethernet) -> Vec<(usize, Arp, Ethernet)> {
 }
 
 #[test]
-fn a_killed_speakers_address_stays_for_5_s_while_its_machine_answers_echo_or_only_arp() {
-    for machine in [Machine::Answers, Machine::AnswersArpOnly] {
+fn a_killed_speakers_address_stays_for_5_s_while_its_machine_answers_echo_and_for_2_while_it_answers_arp() {
+    for (machine, kept) in [(Machine::Answers, 5_000), (Machine::AnswersArpOnly, 2_000)] {
         let (mut lan, holder) = started(3, machine);
         let began = lan.now;
         lan.kill(holder);
-        lan.run_for(4_500);
+        lan.run_for(kept);
         assert_eq!(claimed_after(&lan, began), [], "{machine:?}");
-        lan.run_for(1_500);
-        between(&claimed_after(&lan, began), 5_000, 5_200);
+        lan.run_for(1_000);
+        between(&claimed_after(&lan, began), kept, kept + 200);
     }
+}
+
+#[test]
+fn a_restart_that_was_announced_is_waited_for_10_s_where_only_arp_is_answered() {
+    let (mut lan, holder) = started(3, Machine::AnswersArpOnly);
+    let began = lan.now;
+    lan.input(holder, Input::Shutdown);
+    lan.run_for(50);
+    lan.kill(holder);
+    lan.run_for(12_000);
+    between(&claimed_after(&lan, began), 10_000, 10_200);
+}
+
+#[test]
+fn a_switch_that_answers_arp_for_a_dead_machine_keeps_nothing_for_it() {
+    let (mut lan, holder) = started(3, Machine::AnsweredForBySwitch);
+    let began = lan.now;
+    lan.kill(holder);
+    lan.run_for(1_000);
+    between(&claimed_after(&lan, began), 80, 122);
+}
+
+/// The holder is away; another node, that starts only now, learns of it from the third. Then the address is its alone.
+#[test]
+fn nothing_is_kept_for_a_node_that_a_newer_spec_excludes() {
+    for the_heir_knows_it in [true, false] {
+        let (mut lan, holder) = started(3, Machine::Answers);
+        let heir = (holder + 1) % 3;
+        lan.input(holder, Input::Shutdown);
+        lan.run_for(50);
+        lan.kill(holder);
+        if !the_heir_knows_it {
+            lan.restart(heir, 99);
+            lan.input(heir, Input::SpecApplied(Arc::new(spec(VIP, 1))));
+            lan.run_for(2_500);
+        }
+        let began = lan.now;
+        lan.run_for(1);
+        let listed = Nodes::Listed([name(heir)].into());
+        let excludes = VipSpec { nodes: listed, holders_hint: vec![name(holder)], ..spec(VIP, 2) };
+        lan.spec_everywhere(&excludes);
+        lan.run_for(1_500);
+        between(&claimed_after(&lan, began), 0, 1_000);
+        assert_eq!(lan.holder(VIP), heir);
+    }
+}
+
+#[test]
+fn deputies_need_not_be_nodes_that_may_hold_the_address() {
+    let (mut lan, holder) = started(4, Machine::Answers);
+    let only = VipSpec { nodes: Nodes::Listed([name(holder)].into()), ..spec(VIP, 2) };
+    lan.spec_everywhere(&only);
+    lan.run_for(100);
+    lan.input(holder, Input::Shutdown);
+    lan.run_for(20);
+    lan.kill(holder);
+    let answers = ask(&mut lan, Ethernet::broadcast(CLIENT));
+    assert_eq!(answers.len(), 2, "{answers:?}");
+    assert!(answers.iter().all(|(from, arp, _)| *from != holder && arp.sha == mac(holder)));
+}
+
+#[test]
+fn a_speaker_that_dies_again_and_again_before_it_is_active_is_followed() {
+    let (mut lan, holder) = started(3, Machine::Answers);
+    let began = lan.now;
+    for seed in 50..70 {
+        lan.kill(holder);
+        lan.run_for(300);
+        lan.restart(holder, seed);
+        lan.run_for(700);
+    }
+    // 5 s from the first crash, and the time that the last start of these may listen.
+    between(&claimed_after(&lan, began), 5_000, 8_000);
+}
+
+/// A question for proof goes to three peers at a time, each says hello to all.
+#[test]
+fn a_kernel_that_answers_under_loss_makes_nobody_ask_for_proof() {
+    let (mut lan, holder) = started(4, Machine::Answers);
+    lan.loss = 200;
+    lan.run_for(5_000);
+    lan.input(holder, Input::Shutdown);
+    lan.run_for(50);
+    lan.kill(holder);
+    lan.run_for(1_000);
+    let from = lan.frames.len();
+    lan.run_for(10_000);
+    let unicast_hello = |bytes: &[u8]| bytes[12..14] == [0x88, 0xb5] && bytes[0] & 1 == 0;
+    let questions = lan.frames[from..].iter().filter(|(_, _, bytes)| unicast_hello(bytes)).count();
+    assert!(questions < 100, "{questions} in 10 s");
 }
 
 #[test]
@@ -103,7 +194,7 @@ fn a_restart_that_was_announced_moves_nothing_within_a_minute() {
     lan.run_for(20_000);
     assert_eq!(claimed_after(&lan, began), []);
     lan.restart(holder, 99);
-    lan.input(holder, Input::SpecApplied(std::sync::Arc::new(spec(VIP, 1))));
+    lan.input(holder, Input::SpecApplied(Arc::new(spec(VIP, 1))));
     lan.run_for(3_000);
     assert_eq!(lan.holder(VIP), holder);
     assert_eq!(claimed_after(&lan, began).len(), 1, "only its own");
@@ -125,8 +216,9 @@ fn one_that_is_not_back_within_its_minute_is_followed() {
 #[test]
 fn a_cordoned_or_excluded_node_hands_over_when_it_ends() {
     let cordoned = NodeState { cordoned: true, ..NodeState::default() };
+    let excluded = NodeState { excluded: true, ..NodeState::default() };
     let out_of_service = NodeState { out_of_service: true, ..NodeState::default() };
-    for state in [cordoned, out_of_service] {
+    for state in [cordoned, excluded, out_of_service] {
         let (mut lan, holder) = started(3, Machine::Answers);
         lan.input(holder, Input::Node(state));
         let began = lan.now;

@@ -201,6 +201,28 @@ fn a_list_that_lost_more_than_half_is_believed_only_when_it_says_so_again() {
 }
 
 #[test]
+fn what_a_doubted_list_lacks_is_kept_and_not_taken() {
+    let specs: Vec<Arc<_>> = ["10.0.1.1", "10.0.1.2", "10.0.1.3"].map(|vip| spec(vip, 1).into()).into();
+    let mut lan = Lan::new(2);
+    for node in 0..2 {
+        lan.input(node, Input::SpecsReplaced(specs.clone()));
+    }
+    lan.run_for(3_000);
+    let held = |lan: &Lan, node: usize| lan.nodes[node].core.holdings().len();
+    let (some, rest) = (held(&lan, 0), held(&lan, 1));
+    assert_eq!(some + rest, 3);
+    lan.input(1, Input::SpecsReplaced(Vec::new()));
+    lan.run_for(2_000);
+    assert_eq!(held(&lan, 1), rest, "kept");
+    lan.kill(0);
+    lan.run_for(2_000);
+    assert_eq!(held(&lan, 1), rest, "what the other held may be deleted");
+    lan.input(1, Input::SpecsReplaced(specs));
+    lan.run_for(500);
+    assert_eq!(held(&lan, 1), 3, "believed again");
+}
+
+#[test]
 fn an_older_revision_changes_nothing() {
     let mut lan = Lan::new(1);
     lan.spec_everywhere(&spec(VIP, 9));

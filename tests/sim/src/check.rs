@@ -71,6 +71,8 @@ pub struct Measured {
     pub answered_by_two: usize,
     /// Clients that ended with packets to the wrong node, where frames are lost.
     pub stale: usize,
+    /// Questions that deputies answered.
+    pub deputised: usize,
 }
 
 /// The watcher of one run.
@@ -79,6 +81,8 @@ pub(crate) struct Check {
     bounds: Bounds,
     holders: BTreeMap<IpAddr, BTreeSet<usize>>,
     last_holder: BTreeMap<IpAddr, usize>,
+    /// And the one before, until when.
+    holder_before: BTreeMap<IpAddr, (usize, Moment)>,
     /// From here on moves count: everything before is the start.
     warm_at: Moment,
     /// From here on nothing may change.
@@ -102,6 +106,7 @@ impl Check {
             bounds,
             holders: BTreeMap::new(),
             last_holder: BTreeMap::new(),
+            holder_before: BTreeMap::new(),
             warm_at,
             settled_at: None,
             struck: BTreeMap::new(),
@@ -120,6 +125,12 @@ impl Check {
     /// A rule was broken.
     pub(crate) fn violation(&mut self, now: Moment, what: &str) {
         self.violations.push(format!("at {} ms: {what}", now.as_millis()));
+    }
+
+    /// What was broken so far.
+    #[cfg(test)]
+    pub(crate) fn violations(&self) -> &[String] {
+        &self.violations
     }
 
     /// Does this node say that it holds the address?
@@ -189,7 +200,11 @@ impl Check {
                 self.violation(now, &format!("{vip} was without a holder for {} ms", takeover.as_millis()));
             }
         }
-        match self.last_holder.insert(vip, node) {
+        let before = self.last_holder.insert(vip, node);
+        if let Some(from) = before.filter(|from| *from != node) {
+            self.holder_before.insert(vip, (from, now));
+        }
+        match before {
             Some(from) if from != node && now >= self.warm_at => {
                 self.moved(Move { at: now, vip, from, to: node });
             }
@@ -312,6 +327,22 @@ impl Check {
     /// A client is no longer measured at this address: it was deleted, or moved out of reach on purpose.
     pub(crate) fn forget_served(&mut self, vip: IpAddr) {
         self.served.retain(|(_, served), _| *served != vip);
+    }
+
+    /// A deputy answered a client.
+    pub(crate) fn deputised(&mut self) {
+        self.measured.deputised += 1;
+    }
+
+    /// Was this node the last to hold the address, or is it no longer ago than this that it was?
+    pub(crate) fn held_last(&self, vip: IpAddr, node: usize, since: Moment) -> bool {
+        self.last_holder.get(&vip) == Some(&node)
+            || self.holder_before.get(&vip).is_some_and(|(before, until)| *before == node && *until >= since)
+    }
+
+    /// Is this node cut off, or has it been until a moment ago?
+    pub(crate) fn is_cut_off(&self, now: Moment, node: usize) -> bool {
+        self.cut_off.get(&node).is_some_and(|until| *until >= now)
     }
 
     /// Two nodes answered one question of a client.

@@ -98,6 +98,16 @@ pub const CLASSES: &[Class] = &[
         disasters::crash_two,
     )
     .taken_over_in(300),
+    class(
+        "crash-two-loss",
+        "two nodes die within 150 ms, at 10 to 30 % loss",
+        Moves::FromStruck(2),
+        1_000,
+        None,
+        disasters::crash_two_loss,
+    )
+    .with_loss()
+    .taken_over_in(1_300),
     class("return", "a holder dies and comes back", ONCE, 250, Some(250), disasters::comes_back),
     class(
         "restart-quick",
@@ -169,7 +179,7 @@ pub const CLASSES: &[Class] = &[
     .with_loss(),
     class(
         "term-no-echo",
-        "a speaker ends by SIGTERM or is killed and is back within 4 s, no node answers echo",
+        "a speaker ends by SIGTERM and is back within 9 s, or is killed and back within 2 s, no node answers echo",
         Moves::None,
         250,
         Some(100),
@@ -211,6 +221,42 @@ pub const CLASSES: &[Class] = &[
         disasters::grace_crash,
     )
     .taken_over_in(170),
+    class(
+        "grace-crash-cold",
+        "a speaker ends, clients come that don't know it, then its machine dies",
+        ONCE,
+        250,
+        // Who asks between the death and the claim asks again a second later.
+        Some(1_250),
+        disasters::grace_crash_cold,
+    )
+    .taken_over_in(170),
+    class(
+        "grace-crash-no-echo",
+        "a speaker ends or is killed, then its machine dies, no node answers echo",
+        ONCE,
+        250,
+        Some(1_350),
+        disasters::grace_crash_no_echo,
+    )
+    .taken_over_in(1_300),
+    class(
+        "grace-hiccup",
+        "a speaker ends or is killed, and its machine answers late now and then",
+        Moves::None,
+        250,
+        Some(200),
+        disasters::grace_hiccup,
+    ),
+    class(
+        "restart-excluded",
+        "an address is given to others while the speaker that held it is away",
+        STRUCK,
+        250,
+        Some(1_250),
+        disturbances::restart_excluded,
+    )
+    .settles_in(3_000),
     class(
         "restart-all",
         "all speakers are killed and back within a second",

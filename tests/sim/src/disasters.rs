@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::disturbances::{lossy_world, soon, spec_change, world};
+use crate::disturbances::{lossy_world, newcomers, soon, spec_change, world};
 use crate::faults::{Fault, Who};
 use crate::schedule::Schedule;
 use herald_seeds::Dice;
@@ -30,6 +30,48 @@ pub(crate) fn grace_crash(dice: &mut Dice) -> Schedule {
     schedule
 }
 
+/// The same while clients come that don't know the address: deputies tell them where it was.
+pub(crate) fn grace_crash_cold(dice: &mut Dice) -> Schedule {
+    let mut schedule = world(dice);
+    let at = soon(dice);
+    schedule.at(at, Fault::Leave(Who::HolderOf(0)));
+    let dies = at + dice.ms(5, 4_500);
+    let link = dice.chance(0.5);
+    newcomers(&mut schedule, dice, at + Duration::from_millis(2), dies + Duration::from_secs(1));
+    schedule.at(dies, Fault::Crash { who: Who::Slot(0), link });
+    schedule
+}
+
+pub(crate) fn grace_crash_no_echo(dice: &mut Dice) -> Schedule {
+    let mut schedule = grace_crash(dice);
+    schedule.setup.echo = false;
+    schedule
+}
+
+/// A machine whose speaker is away answers late, now and then: a snapshot, another machine's turn on the same host.
+pub(crate) fn grace_hiccup(dice: &mut Dice) -> Schedule {
+    let mut schedule = world(dice);
+    let mut at = soon(dice);
+    let who = Who::HolderOf(0);
+    schedule.at(at, if dice.chance(0.5) { Fault::Kill(who) } else { Fault::Leave(who) });
+    // Not while the speaker itself is being missed: then it is a machine that answers nothing.
+    at += Duration::from_millis(130);
+    for _ in 0..dice.number(1, 6) {
+        at += dice.ms(30, 500);
+        schedule.at(at, Fault::Pause(Who::Slot(0)));
+        at += dice.ms(5, 100);
+        schedule.at(at, Fault::Continue(Who::Slot(0)));
+    }
+    schedule.at(at + dice.ms(50, 500), Fault::Start(Who::Slot(0)));
+    schedule
+}
+
+pub(crate) fn crash_two_loss(dice: &mut Dice) -> Schedule {
+    let mut schedule = lossy_world(dice, &[0.1, 0.2, 0.3]);
+    two_crashes(&mut schedule, dice);
+    schedule
+}
+
 pub(crate) fn crash_loss(dice: &mut Dice) -> Schedule {
     let mut schedule = lossy_world(dice, &[0.1, 0.2, 0.3]);
     let link = dice.chance(0.5);
@@ -39,11 +81,15 @@ pub(crate) fn crash_loss(dice: &mut Dice) -> Schedule {
 
 pub(crate) fn crash_two(dice: &mut Dice) -> Schedule {
     let mut schedule = world(dice);
+    two_crashes(&mut schedule, dice);
+    schedule
+}
+
+fn two_crashes(schedule: &mut Schedule, dice: &mut Dice) {
     schedule.setup.nodes = dice.number(3, 6);
     let at = soon(dice);
     schedule.at(at, Fault::Crash { who: Who::HolderOf(0), link: true });
     schedule.at(at + dice.ms(0, 150), Fault::Crash { who: Who::Idle, link: true });
-    schedule
 }
 
 pub(crate) fn comes_back(dice: &mut Dice) -> Schedule {
@@ -139,7 +185,7 @@ pub(crate) fn partition(dice: &mut Dice) -> Schedule {
     schedule.at(at, split(dice, ports));
     let lasts = dice.ms(50, 6_000);
     if lasts > Duration::from_millis(2_500) {
-        schedule.judge(at + Duration::from_millis(2_500));
+        schedule.judge(at + Duration::from_millis(2_500), None);
     }
     schedule.at(at + lasts, Fault::Heal);
     schedule

@@ -92,7 +92,7 @@ pub(crate) fn restart_late(dice: &mut Dice) -> Schedule {
 }
 
 /// Clients that know nothing, from now and then until `end`.
-fn newcomers(schedule: &mut Schedule, dice: &mut Dice, from: Duration, end: Duration) {
+pub(crate) fn newcomers(schedule: &mut Schedule, dice: &mut Dice, from: Duration, end: Duration) {
     for _ in 0..dice.number(1, 4) {
         schedule.at(dice.time(from, end), Fault::Forget);
     }
@@ -130,6 +130,32 @@ pub(crate) fn term_cold(dice: &mut Dice) -> Schedule {
     schedule
 }
 
+/// While a speaker is away the address is given to others: to all of them, or to one that has started anew meanwhile and
+/// never heard the one that is away.
+pub(crate) fn restart_excluded(dice: &mut Dice) -> Schedule {
+    let mut schedule = world(dice);
+    schedule.setup.nodes = dice.number(3, 5);
+    let mut at = soon(dice);
+    schedule.at(at, Fault::Leave(Who::HolderOf(0)));
+    at += dice.ms(20, 500);
+    let mut without = vec![Who::Slot(0)];
+    if dice.chance(0.5) {
+        let heir = Who::Slot(9);
+        schedule.at(at, Fault::Leave(Who::Idle));
+        at += dice.ms(50, 1_000);
+        schedule.at(at, Fault::Start(heir));
+        without = vec![Who::AllBut(9)];
+    }
+    at += dice.ms(0, 3_000);
+    schedule.at(at, Fault::Assign { vip: 0, without });
+    // Rule A42, and the time that a new speaker listens.
+    schedule.judge(at + Duration::from_millis(2_500), Some(0));
+    newcomers(&mut schedule, dice, at, at + Duration::from_secs(4));
+    let back = at + dice.ms(50, 10_000);
+    schedule.at(back, Fault::Start(Who::Slot(0)));
+    schedule
+}
+
 pub(crate) fn term_late(dice: &mut Dice) -> Schedule {
     let schedule = world(dice);
     ends(schedule, dice, (61_000, 63_000)).0
@@ -141,8 +167,16 @@ pub(crate) fn term_loss(dice: &mut Dice) -> Schedule {
 }
 
 pub(crate) fn term_no_echo(dice: &mut Dice) -> Schedule {
-    let schedule = if dice.chance(0.5) { term(dice) } else { restart(dice) };
-    Schedule { setup: Setup { echo: false, ..schedule.setup }, ..schedule }
+    let mut schedule = world(dice);
+    schedule.setup.echo = false;
+    let at = soon(dice);
+    let who = Who::HolderOf(0);
+    // What answers ARP may be a switch: nothing is kept for as long as where echo passes (rule A23).
+    let (end, longest) =
+        if dice.chance(0.5) { (Fault::Leave(who), 9_000) } else { (Fault::Kill(who), 1_900) };
+    schedule.at(at, end);
+    schedule.at(at + dice.ms(50, longest), Fault::Start(Who::Slot(0)));
+    schedule
 }
 
 pub(crate) fn term_all(dice: &mut Dice) -> Schedule {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use herald_l2::{NodeState, Nodes};
 
 use crate::Moment;
-use crate::node::{Frozen, node_name};
+use crate::node::{Ending, Frozen, node_name};
 use crate::switch::Port;
 use crate::world::World;
 
@@ -32,6 +32,8 @@ pub enum Who {
     Idle,
     /// Who was put into this slot before.
     Slot(usize),
+    /// In a list: everybody but who was put into this slot.
+    AllBut(usize),
 }
 
 /// One thing that goes wrong, or is mended.
@@ -101,6 +103,7 @@ impl World {
         match who {
             Who::Node(node) => Some(node),
             Who::Slot(slot) => self.slots.get(&slot).copied(),
+            Who::AllBut(_) => None,
             Who::HolderOf(index) => {
                 let vip = *self.vips().get(index)?;
                 let node = self
@@ -123,7 +126,17 @@ impl World {
 
     /// The nodes that may hold an address, all but these.
     fn listed(&mut self, vip: usize, without: &[Who]) -> Nodes {
-        let without: BTreeSet<_> = without.iter().filter_map(|who| self.find(*who)).collect();
+        let mut nodes = BTreeSet::new();
+        for who in without {
+            match who {
+                Who::AllBut(slot) => {
+                    let but = self.slots.get(slot).copied();
+                    nodes.extend((0..self.nodes.len()).filter(|node| Some(*node) != but));
+                }
+                who => nodes.extend(self.find(*who)),
+            }
+        }
+        let without = nodes;
         if let Some(vip) = self.vips().get(vip).copied() {
             self.check.bar(vip, without.clone());
         }
@@ -152,28 +165,8 @@ impl World {
         let strike = |world: &mut Self, until| world.check.strike(node, until);
         let cut_off = |world: &mut Self, until| world.check.cut_off(node, until);
         match fault {
-            Fault::Crash { link, .. } => {
-                strike(self, LASTING);
-                if let Some(node) = self.nodes.get_mut(node) {
-                    node.crash();
-                }
-                self.api_links.cut(node);
-                self.check.died(now, node);
-                if !link {
-                    self.switch.set_link(Port(node), false);
-                }
-            }
-            Fault::Return(_) => {
-                if self.nodes.get(node).is_none_or(|node| node.alive) {
-                    return;
-                }
-                strike(self, now + AFTERMATH);
-                self.switch.set_link(Port(node), true);
-                if let Some(node) = self.nodes.get_mut(node) {
-                    node.alive = true;
-                }
-                self.start_speaker(node);
-            }
+            Fault::Crash { link, .. } => self.crash(node, *link),
+            Fault::Return(_) => self.power_returns(node),
             Fault::Kill(_) => {
                 strike(self, LASTING);
                 if let Some(node) = self.nodes.get_mut(node) {
@@ -189,7 +182,7 @@ impl World {
             Fault::Leave(_) => {
                 strike(self, LASTING);
                 if let Some(node) = self.nodes.get_mut(node) {
-                    node.terminate = true;
+                    node.ending = Ending::Asked;
                 }
                 self.wake(node);
             }
@@ -206,7 +199,7 @@ impl World {
             }
             Fault::Continue(_) => {
                 // Told to end while it was frozen, or killed: it is not back.
-                if self.nodes.get(node).is_none_or(|node| !node.terminate && node.core.is_some()) {
+                if self.nodes.get(node).is_none_or(|node| node.ending == Ending::No && node.core.is_some()) {
                     strike(self, now + AFTERMATH);
                 }
                 self.thaw(node);
@@ -250,6 +243,27 @@ impl World {
             }
             _ => {}
         }
+    }
+
+    fn crash(&mut self, node: usize, link: bool) {
+        self.check.strike(node, LASTING);
+        if let Some(node) = self.nodes.get_mut(node) {
+            node.crash(self.now);
+        }
+        self.api_links.cut(node);
+        self.check.died(self.now, node);
+        if !link {
+            self.switch.set_link(Port(node), false);
+        }
+    }
+
+    fn power_returns(&mut self, node: usize) {
+        let Some(state) = self.nodes.get_mut(node).filter(|node| !node.alive) else { return };
+        state.alive = true;
+        state.died_at = None;
+        self.check.strike(node, self.now + AFTERMATH);
+        self.switch.set_link(Port(node), true);
+        self.start_speaker(node);
     }
 
     fn apply_to_all(&mut self, fault: &Fault) {

@@ -4,9 +4,6 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc;
-use std::thread;
 use std::time::Duration;
 
 use herald_l2::Profile;
@@ -18,7 +15,7 @@ use crate::record::Fact;
 use crate::schedule::Setup;
 use crate::trace::Trace;
 use crate::world::World;
-use herald_seeds::Dice;
+use herald_seeds::{Dice, Outcome};
 
 /// How much to measure.
 #[derive(Clone, Copy, Debug)]
@@ -87,23 +84,13 @@ pub fn print(out: &mut impl Write, size: &Size, threads: usize) -> io::Result<()
 
 /// Seeds 0 to `count`, on all threads; the results in no order.
 fn all<T: Send>(count: u64, threads: usize, work: impl Fn(u64) -> T + Sync) -> Vec<T> {
-    let next = AtomicU64::new(0);
-    let (sender, receiver) = mpsc::channel();
-    thread::scope(|scope| {
-        for _ in 0..threads.max(1) {
-            let (sender, next, work) = (sender.clone(), &next, &work);
-            scope.spawn(move || {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= count || sender.send(work(seed)).is_err() {
-                        break;
-                    }
-                }
-            });
-        }
-        drop(sender);
-        receiver.into_iter().collect()
-    })
+    let one = |seed| Outcome { seed, measured: work(seed), violations: Vec::new(), history: Vec::new() };
+    let mut results = Vec::new();
+    herald_seeds::run_many(0..count, threads, one, |outcome| {
+        results.push(outcome.measured);
+        true
+    });
+    results
 }
 
 fn spread(times: impl Iterator<Item = Duration>) -> String {

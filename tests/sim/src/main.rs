@@ -110,9 +110,9 @@ fn main() -> Result<ExitCode> {
     } else {
         writeln!(
             out,
-            "| class | seeds | failed | moves | held twice | answered by two | taken over | gap | stale | first failed seed |"
+            "| class | seeds | failed | moves | held twice | answered by two | taken over | gap | stale | deputies' answers | first failed seed |"
         )?;
-        writeln!(out, "|---|---|---|---|---|---|---|---|---|---|")?;
+        writeln!(out, "|---|---|---|---|---|---|---|---|---|---|---|")?;
         for class in picked {
             let seeds = flags.seeds.div_ceil(class.cost);
             let threads = flags.threads.unwrap_or_else(herald_seeds::processors);
@@ -138,7 +138,7 @@ fn row(out: &mut impl Write, class: &Class, summary: &Summary) -> io::Result<()>
     let first = summary.failed.first().map(|seed| run::replay(class, *seed)).unwrap_or_default();
     writeln!(
         out,
-        "| {} | {} | {} | {} | {} ms | {} | {} ms | {} ms | {} | {first} |",
+        "| {} | {} | {} | {} | {} ms | {} | {} ms | {} ms | {} | {} | {first} |",
         class.name,
         summary.runs,
         summary.failed.len(),
@@ -148,6 +148,7 @@ fn row(out: &mut impl Write, class: &Class, summary: &Summary) -> io::Result<()>
         summary.takeover.as_millis(),
         summary.gap.as_millis(),
         summary.stale,
+        summary.deputised,
     )?;
     out.flush()
 }

@@ -53,6 +53,17 @@ pub(crate) enum Frozen {
     },
 }
 
+/// How far a speaker is with ending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// Nobody asked it to.
+    No,
+    /// SIGTERM is waiting for it.
+    Asked,
+    /// Its peers may know.
+    Begun,
+}
+
 /// One node.
 #[derive(Debug)]
 pub(crate) struct Node {
@@ -77,7 +88,11 @@ pub(crate) struct Node {
     /// The index that it had last.
     last_ifindex: u32,
     /// Asked to end (SIGTERM).
-    pub terminate: bool,
+    pub ending: Ending,
+    /// Since when the speaker claims and answers.
+    pub active_since: Option<Moment>,
+    /// Since when the machine has no power.
+    pub died_at: Option<Moment>,
     socket: VecDeque<Rc<[u8]>>,
     ring: VecDeque<Rc<[u8]>>,
     interest: BTreeSet<IpAddr>,
@@ -88,6 +103,8 @@ pub(crate) struct Node {
     clock_lost: Duration,
     /// The specs that the core was told last.
     pub copies: BTreeMap<IpAddr, VipSpec>,
+    /// It does not believe its last list yet (rule A42).
+    pub doubts: bool,
     /// Its Node object, as the core was told last.
     pub state: NodeState,
 }
@@ -115,7 +132,9 @@ impl Node {
             link_news: false,
             ifindex: Some(IFINDEX),
             last_ifindex: IFINDEX,
-            terminate: false,
+            ending: Ending::No,
+            active_since: None,
+            died_at: None,
             socket: VecDeque::new(),
             ring: VecDeque::new(),
             interest: BTreeSet::new(),
@@ -123,6 +142,7 @@ impl Node {
             clock_base,
             clock_lost: Duration::ZERO,
             copies: BTreeMap::new(),
+            doubts: false,
             state: NodeState::default(),
         }
     }
@@ -135,6 +155,11 @@ impl Node {
     /// The kernel runs: packets to Services are served.
     pub(crate) fn serves(&self) -> bool {
         self.alive && !matches!(self.frozen, Some(Frozen::Machine { .. }))
+    }
+
+    /// Does its speaker know a spec of this address, or doubt that it is gone?
+    pub(crate) fn knows(&self, vip: IpAddr) -> bool {
+        self.doubts || self.copies.contains_key(&vip)
     }
 
     /// Its own clock.
@@ -154,7 +179,8 @@ impl Node {
         core.ablate(ablation);
         self.core = Some(core);
         self.link_news = true;
-        self.terminate = false;
+        self.ending = Ending::No;
+        self.active_since = None;
     }
 
     /// The speaker is gone, with everything it knew.
@@ -164,6 +190,7 @@ impl Node {
         self.frozen = None;
         self.inputs.clear();
         self.copies.clear();
+        self.doubts = false;
         self.state = NodeState::default();
         self.socket.clear();
         self.interest.clear();
@@ -171,8 +198,9 @@ impl Node {
     }
 
     /// The machine is gone.
-    pub(crate) fn crash(&mut self) {
+    pub(crate) fn crash(&mut self, now: Moment) {
         self.kill();
+        self.died_at.get_or_insert(now);
         self.ring.clear();
         self.alive = false;
     }
@@ -260,6 +288,7 @@ impl Node {
         for told in self.inputs.drain(..) {
             let input = match told {
                 Told::List(specs) => {
+                    self.doubts = false;
                     self.copies = specs.iter().map(|spec| (spec.vip, spec.clone())).collect();
                     Input::SpecsReplaced(specs.into_iter().map(Arc::new).collect())
                 }
@@ -279,7 +308,8 @@ impl Node {
             core.handle(clock, input);
             drain(core);
         }
-        if std::mem::take(&mut self.terminate) {
+        if self.ending == Ending::Asked {
+            self.ending = Ending::Begun;
             core.handle(clock, Input::Shutdown);
             drain(core);
         }

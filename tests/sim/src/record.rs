@@ -46,8 +46,6 @@ pub(crate) struct Record {
     hellos: BTreeMap<usize, u64>,
     /// How often somebody was suspected.
     pub suspicions: u64,
-    /// Answers that deputies gave.
-    pub deputised: u64,
 }
 
 impl Record {

@@ -25,15 +25,15 @@ pub fn run(class: &Class, seed: u64, ablation: Ablation, detail: Detail) -> Outc
     for (at, fault) in schedule.steps {
         world.plan(at, fault);
     }
-    for at in schedule.judge_at {
+    for (at, vip) in schedule.judge_at {
         world.run_until(at);
-        world.judge_holders();
+        world.judge_holders(vip);
     }
     world.run_until(settled);
-    world.judge_holders();
+    world.judge_holders(None);
     world.check.settle(settled);
     world.run_until(settled + schedule.tail);
-    world.judge_holders();
+    world.judge_holders(None);
     world.judge_clients(class.lossy);
     let (measured, violations) = world.check.finish(world.now);
     Outcome { seed, measured, violations, history: world.trace.into_lines() }
@@ -58,6 +58,8 @@ pub struct Summary {
     pub answered_by_two: usize,
     /// Clients that ended with packets to the wrong node, where frames are lost.
     pub stale: usize,
+    /// Questions of clients that deputies answered.
+    pub deputised: usize,
 }
 
 impl Summary {
@@ -71,6 +73,7 @@ impl Summary {
         self.gap = self.gap.max(outcome.measured.gap);
         self.answered_by_two += outcome.measured.answered_by_two;
         self.stale += outcome.measured.stale;
+        self.deputised += outcome.measured.deputised;
         if !outcome.violations.is_empty() {
             self.failed.push(outcome.seed);
         }

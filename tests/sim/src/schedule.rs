@@ -60,8 +60,8 @@ pub struct Schedule {
     pub warm_at: Moment,
     /// Loss from the start on.
     pub loss: f64,
-    /// Moments between faults at which holders must be right, too.
-    pub judge_at: Vec<Moment>,
+    /// Moments between faults at which holders must be right, too: of all addresses, or of the n-th.
+    pub judge_at: Vec<(Moment, Option<usize>)>,
     /// How long to go on after everything has settled.
     pub tail: Duration,
 }
@@ -84,9 +84,9 @@ impl Schedule {
         self.steps.push((self.warm_at + after, fault));
     }
 
-    /// A look at the holders, so long after the warm-up.
-    pub fn judge(&mut self, after: Duration) {
-        self.judge_at.push(self.warm_at + after);
+    /// A look at the holders of all addresses, or of one, so long after the warm-up.
+    pub fn judge(&mut self, after: Duration, vip: Option<usize>) {
+        self.judge_at.push((self.warm_at + after, vip));
     }
 
     /// When the last fault strikes or is mended.

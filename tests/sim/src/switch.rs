@@ -68,6 +68,11 @@ impl Switch {
         self.loss = loss;
     }
 
+    /// Are frames lost?
+    pub(crate) fn loses(&self) -> bool {
+        self.loss > 0.0
+    }
+
     /// Every path loses this share of its time, each time for about as long.
     pub(crate) fn set_bursts(&mut self, share: f64, length: Duration) {
         self.bursts =

@@ -32,11 +32,12 @@ impl World {
         self.switch.passes(a, b) && self.switch.passes(b, a)
     }
 
-    /// Exactly one eligible holder per connected side for every address, none for a deleted one.
-    pub(crate) fn judge_holders(&mut self) {
+    /// Exactly one eligible holder per connected side for every address, or the n-th alone; none for a deleted one.
+    pub(crate) fn judge_holders(&mut self, only: Option<usize>) {
         let mut wrong = Vec::new();
         for side in self.sides() {
-            for vip in self.vips() {
+            let judged = self.vips().iter().enumerate().filter(|(n, _)| only.is_none_or(|only| only == *n));
+            for (_, vip) in judged {
                 if let Some(text) = self.judge_vip(&side, *vip) {
                     wrong.push(text);
                 }

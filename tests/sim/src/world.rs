@@ -10,7 +10,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use herald_l2::{Event as News, Nodes, Output, Revision};
-use herald_wire::{MacAddr, Payload, arp};
 
 use crate::Moment;
 use crate::api::{Api, Links, Told};
@@ -279,59 +278,6 @@ impl World {
         }
     }
 
-    /// Nobody speaks for an address that it doesn't hold.
-    fn check_sent(&mut self, node: usize, bytes: &[u8]) {
-        let Ok(frame) = herald_wire::parse(bytes) else {
-            self.check.violation(self.now, &format!("n{} sends a malformed frame: {bytes:02x?}", node + 1));
-            return;
-        };
-        // A deputy speaks in the holder's name, to one that asked (rule A45).
-        let own = self.nodes.get(node).map(|node| node.kernel.mac);
-        let named = match &frame.payload {
-            Payload::Arp(arp) => Some(arp.sha),
-            Payload::Ndp(ndp) => match ndp.message {
-                herald_wire::ndp::Message::Advertisement { target_mac, .. } => target_mac,
-                herald_wire::ndp::Message::Solicitation { .. } => None,
-            },
-            _ => None,
-        };
-        if let Some(holder) = named.filter(|mac| Some(*mac) != own) {
-            self.check_deputy(node, holder);
-            return;
-        }
-        let speaks_for: Option<IpAddr> = match &frame.payload {
-            Payload::Arp(arp) if !(arp.operation == arp::Operation::Request && arp.is_probe()) => {
-                Some(arp.spa.into())
-            }
-            Payload::Ndp(ndp) => match ndp.message {
-                herald_wire::ndp::Message::Advertisement { target, .. } => Some(target.into()),
-                herald_wire::ndp::Message::Solicitation { .. } => Some(ndp.source.into()),
-            },
-            Payload::Hello(_) => {
-                self.record.hello(node);
-                None
-            }
-            _ => None,
-        };
-        if let Some(vip) = speaks_for.filter(|ip| self.vips.contains(ip)) {
-            if !self.check.holds(vip, node) {
-                let text = format!("n{} speaks for {vip} without holding it", node + 1);
-                self.check.violation(self.now, &text);
-            }
-            self.record.spoke(self.now, node, vip);
-        }
-    }
-
-    /// A deputy's answer leads to a machine whose speaker is away.
-    fn check_deputy(&mut self, node: usize, holder: MacAddr) {
-        self.record.deputised += 1;
-        let of = self.nodes.iter().position(|other| other.kernel.mac == holder);
-        if of.is_none() {
-            let text = format!("n{} answers with {holder}, which is nobody's", node + 1);
-            self.check.violation(self.now, &text);
-        }
-    }
-
     fn told(&mut self, node: usize, event: News) {
         self.note(node, || describe_event(&event));
         match event {
@@ -348,7 +294,12 @@ impl World {
                 self.record.fact(self.now, Fact::Dead { by: node, peer: peer.node, silence });
             }
             News::Suspected { .. } => self.record.suspicions += 1,
+            News::Active { .. } => self.set_active(node, Some(self.now)),
+            News::Stalled { .. } => self.set_active(node, None),
             News::ListShrank { .. } => {
+                if let Some(state) = self.nodes.get_mut(node) {
+                    state.doubts = true;
+                }
                 // As the speaker does (rule A42).
                 let at = self.now + Duration::from_secs(10);
                 self.schedule(at, Event::Relist { node });
@@ -363,6 +314,12 @@ impl World {
             _ => {}
         }
         self.compare_holders();
+    }
+
+    fn set_active(&mut self, node: usize, since: Option<Moment>) {
+        if let Some(state) = self.nodes.get_mut(node) {
+            state.active_since = since;
+        }
     }
 
     /// Looks for addresses held twice, as of now.

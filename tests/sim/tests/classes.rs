@@ -23,6 +23,16 @@ fn every_class_keeps_its_promises() {
 }
 
 #[test]
+fn clients_that_come_while_a_speaker_is_away_are_answered_by_deputies() {
+    for name in ["term-cold", "restart-cold", "grace-crash-cold", "restart-excluded"] {
+        let class = herald_sim::classes::find(name).unwrap();
+        let answers = |without| run::run_many(class, 0, 20, processors(), without, usize::MAX).deputised;
+        assert!(answers(Ablation::default()) > 20, "{name}");
+        assert_eq!(answers(Ablation { no_deputies: true, ..Ablation::default() }), 0, "{name}");
+    }
+}
+
+#[test]
 fn one_seed_has_one_history() {
     for name in ["mix", "mix-loss"] {
         let class = herald_sim::classes::find(name).unwrap();

@@ -50,6 +50,8 @@ pub(crate) enum Machine {
     Answers,
     /// A firewall drops echo.
     AnswersArpOnly,
+    /// Nothing, but the switch knows its address and answers ARP for it.
+    AnsweredForBySwitch,
 }
 
 pub(crate) struct Node {
@@ -187,7 +189,11 @@ impl Lan {
     fn kernel_hears(&mut self, node: usize, bytes: &[u8]) {
         let Ok(frame) = herald_wire::parse(bytes) else { return };
         let own = interface(node).addresses[0].addr();
-        let back = herald_wire::Ethernet::new(frame.ethernet.source, mac(node));
+        let source = match self.machines[node] {
+            Machine::AnsweredForBySwitch => MacAddr(2, 0, 0, 0, 0, 0xaa),
+            _ => mac(node),
+        };
+        let back = herald_wire::Ethernet::new(frame.ethernet.source, source);
         let answer = match (self.machines[node], frame.payload) {
             (Machine::Off, _) => return,
             (Machine::Answers, herald_wire::Payload::Echo(echo))
