@@ -28,7 +28,7 @@ endef
 help: ## List these commands
 	@echo "Herald: LoadBalancer addresses for Kubernetes on bare metal"; echo
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
-	@echo; echo "demo, test, test-cluster, bench and lab need root on Linux, Rust (rustup) and Go; the rest they install or name."
+	@echo; echo "demo, lab, cluster, test, test-cluster and bench need root on Linux, Rust (rustup) and Go; the rest they install or name."
 
 .PHONY: demo
 demo: deps binaries ## See it work: a real control plane, three nodes, a client, a power cut
@@ -40,6 +40,13 @@ lab: deps binaries ## Start the demo's cluster and keep it until Enter: for tryi
 	@$(CARGO) build --quiet --release --package herald-lab --bin lab
 	@exec $(HERALD_BIN_DIR)/lab up
 
+.PHONY: cluster
+# Images for this machine alone: the other architecture's are of no use to its nodes.
+cluster test-cluster: ARCH := $(if $(filter aarch64,$(shell uname -m)),arm64,amd64)
+cluster: cluster-deps image pod ## Start three nodes with real kubelets and keep them: try the README's commands by hand
+	@$(CARGO) build --quiet --release --package herald-lab --bin lab
+	@exec $(BUILDS)/release/lab cluster
+
 .PHONY: test
 test: deps lint generated licences cores ## Everything CI runs: format, lints, unit, property, simulation, real API and LAN
 	$(call say,Tests: unit and property tests, the simulator, then the real control plane and LAN)
@@ -47,8 +54,6 @@ test: deps lint generated licences cores ## Everything CI runs: format, lints, u
 	HERALD_BIN_DIR=$(BUILDS)/debug $(CARGO) test --workspace
 
 .PHONY: test-cluster
-# Images for this machine alone: the other architecture's are of no use to its nodes.
-test-cluster: ARCH := $(if $(filter aarch64,$(shell uname -m)),arm64,amd64)
 test-cluster: cluster-deps image pod ## Test images and chart on three real kubelets: install, upgrade, faults
 	$(call say,Tests on a full cluster: kubelet$(comma) containerd$(comma) helm)
 	$(CARGO) test --package herald-lab --test 'cluster_*' --test cleanup -- --ignored --nocapture --test-threads=1

@@ -3,20 +3,10 @@
 //! A block of commands is marked by the comment `<!-- test: full-cluster NAME -->` before it. `kubectl` and `helm` run as
 //! the administrator beside the control plane, `curl` on another machine of the LAN.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    fs::{self, Permissions},
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use herald_lab::{
-    Cluster, ClusterPlan, Progress,
-    programs::{self, Helm},
-};
+use herald_lab::{Cluster, ClusterPlan, cluster::STAND_IN, programs};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// In the order in which a user would come by them; each marked block exactly once.
@@ -90,27 +80,6 @@ fn marked(page: &str) -> Vec<(String, String)> {
     found
 }
 
-/// Programs by the names that the pages use, each of which finds its place in the lab by itself.
-fn programs_of(cluster: &Cluster) -> Result<PathBuf> {
-    let dir = cluster.dir().join("user");
-    fs::create_dir(&dir)?;
-    let (kubectl, flags) = cluster.kubectl_program();
-    let flags = flags.iter().fold(String::new(), |all, flag| format!("{all} '{flag}'"));
-    let helm = Helm::Four.program(&Progress::new())?;
-    let kubeconfig = cluster.control_plane().admin_kubeconfig();
-    let client = cluster.client().netns.name();
-    let mut scripts = BTreeMap::new();
-    scripts.insert("kubectl", format!("exec '{}'{flags} \"$@\"", kubectl.display()));
-    scripts.insert("helm", format!("KUBECONFIG='{}' exec '{}' \"$@\"", kubeconfig.display(), helm.display()));
-    scripts.insert("curl", format!("exec ip netns exec '{client}' /usr/bin/curl \"$@\""));
-    for (name, text) in scripts {
-        let file = dir.join(name);
-        fs::write(&file, format!("#!/bin/sh\n{text}\n"))?;
-        fs::set_permissions(&file, Permissions::from_mode(0o755))?;
-    }
-    Ok(dir)
-}
-
 /// Runs one block as a person would: line by line, up to the first that fails.
 fn run(cluster: &Cluster, programs: &Path, commands: &str) -> Result<String> {
     let path = std::env::var("PATH").unwrap_or_default();
@@ -145,9 +114,9 @@ fn every_marked_block_is_in_the_story() -> Result<()> {
 fn the_pages_commands_do_what_the_pages_say() -> Result<()> {
     let blocks = blocks()?;
     let plan = ClusterPlan::nodes(3).with_images(programs::images()?);
-    let plan = plan.with_stand_in("docker.io/nginxinc/nginx-unprivileged:stable-alpine");
+    let plan = plan.with_stand_in(STAND_IN);
     let cluster = plan.start()?;
-    let programs = programs_of(&cluster)?;
+    let programs = cluster.write_user_programs()?;
     let mut told = String::new();
     for name in STORY {
         let commands = blocks.get(name).with_context(|| format!("no page has a block called {name}"))?;

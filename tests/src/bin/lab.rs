@@ -5,7 +5,11 @@ use std::{fs::Permissions, os::unix::fs::PermissionsExt as _, path::PathBuf};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use herald_lab::{ClusterPlan, Plan, Progress, ProxyMode, Site, programs::Kubernetes};
+use herald_lab::{
+    ClusterPlan, Plan, Progress, ProxyMode, Site,
+    cluster::STAND_IN,
+    programs::{self, Kubernetes},
+};
 
 /// Herald's lab: a real Kubernetes control plane and nodes in network namespaces.
 #[derive(Parser)]
@@ -33,9 +37,12 @@ enum Command {
         /// Number of nodes
         #[arg(long, default_value_t = 3)]
         nodes: u8,
-        /// Image archives that every node shall have
+        /// More image archives that every node shall have, beside Herald's own of `make image`
         #[arg(long)]
         image: Vec<PathBuf>,
+        /// Without Herald's images
+        #[arg(long)]
+        bare: bool,
     },
     /// Builds the control plane's binary if this machine has not got it yet
     Build,
@@ -51,7 +58,10 @@ fn main() -> Result<()> {
             }
             up(plan, bare)
         }
-        Command::Cluster { nodes, image } => cluster(ClusterPlan::nodes(nodes).with_images(image)),
+        Command::Cluster { nodes, image, bare } => {
+            let ours = if bare { Vec::new() } else { programs::images()? };
+            cluster(ClusterPlan::nodes(nodes).with_images(ours).with_images(image).with_stand_in(STAND_IN))
+        }
         Command::Build => Kubernetes::find_or_build(&Progress::new()).map(drop),
     }
 }
@@ -73,11 +83,18 @@ fn up(plan: Plan, bare: bool) -> Result<()> {
 
 fn cluster(plan: ClusterPlan) -> Result<()> {
     let cluster = plan.start()?;
-    introduce(&cluster)?;
+    let user = cluster.write_user_programs()?;
+    println!("files, logs: {}", cluster.dir().display());
     for node in cluster.nodes() {
-        let host = &node.host;
-        println!("node {}:     {}  {} {}", node.name(), host.netns.name(), host.v4, host.mac);
+        println!("node {}:     {} {}", node.name(), node.host.v4, node.host.v6);
     }
+    println!(
+        "\nIn another terminal, as root:\n\n    export PATH={}:$PATH\n\nThere kubectl and helm are this cluster's, curl asks from \
+         another machine of its LAN ({}), and `node n1\nCOMMAND` runs a command on a node. The five minutes of the README \
+         begin here with step 3.\n",
+        user.display(),
+        cluster.client().v4
+    );
     until_enter()
 }
 
@@ -90,7 +107,7 @@ fn introduce(site: &Site) -> Result<()> {
 }
 
 fn until_enter() -> Result<()> {
-    println!("Enter ends the lab.");
+    println!("Enter ends it, and nothing is left behind.");
     std::io::stdin().read_line(&mut String::new())?;
     Ok(())
 }

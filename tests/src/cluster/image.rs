@@ -7,6 +7,8 @@ use herald_oci::{Architecture, File, Image};
 
 /// Pause by default, a backend with the argument `serve`.
 pub const POD_IMAGE: &str = "lab.local/pod:1";
+/// The public image that `examples/` run: what a cluster without a registry has to have in its place.
+pub const STAND_IN: &str = "docker.io/nginxinc/nginx-unprivileged:stable-alpine";
 
 /// Writes `archive` with `program` as the only file and entrypoint of an image called `name`, told `argument` by default.
 pub(crate) fn write(archive: &Path, program: &Path, name: &str, argument: &str) -> Result<()> {

@@ -12,6 +12,7 @@ mod image;
 mod node;
 pub mod shared;
 mod sysctls;
+mod user;
 
 use std::{
     fmt::Write as _,
@@ -25,7 +26,10 @@ use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::{Node, ServiceAccount};
 use kube::{Api, runtime::wait::await_condition};
 
-pub use self::{image::POD_IMAGE, node::ClusterNode};
+pub use self::{
+    image::{POD_IMAGE, STAND_IN},
+    node::ClusterNode,
+};
 use crate::{
     control_plane::Purpose,
     lan::Host,

@@ -222,7 +222,8 @@ impl ClusterNode {
         Ok(PathBuf::from(format!("/proc/{}/root{path}", self.init()?)))
     }
 
-    fn init(&self) -> Result<Pid> {
+    /// Its process 1, as this machine numbers it.
+    pub(crate) fn init(&self) -> Result<Pid> {
         let running = self.running();
         let running = running.as_ref().with_context(|| format!("node {} is switched off", self.name()))?;
         Ok(running.init)
