@@ -44,6 +44,7 @@ for arch in "$@"; do
         [ "$found" = "./etc/group ./etc/passwd ./$program $licences " ] || fail "$program, $arch, holds $found"
         crates=0
         for crate in $(sed -n 's|.*"purl": "pkg:cargo/\(.*\)@\(.*\)",*|\1=\2|p' "dist/images/$program-linux-$arch.cdx.json"); do
+            crate=${crate//%2B/+}
             case $crate in herald-*) continue ;; esac
             grep -q "^${crate%=*} ${crate#*=} (" "$image/root/licenses/THIRD-PARTY-LICENSES" ||
                 fail "$program, $arch, is linked with ${crate%=*} and has no text of its licence"

@@ -72,9 +72,10 @@ impl Sources {
             writeln!(list, "{name}: {}", of.licence)?;
             let files = find(directory)?;
             for file in &files {
-                let text = fs::read_to_string(directory.join(file));
+                let text = fs::read(directory.join(file));
                 let text = text.with_context(|| format!("reading {file} of {name}"))?;
-                texts.add(&format!("{name} ({file})"), &text);
+                // Names of authors in an old encoding are no reason to have no image.
+                texts.add(&format!("{name} ({file})"), &String::from_utf8_lossy(&text));
             }
             if files.is_empty() {
                 // Herald's own licence is that text.

@@ -105,8 +105,9 @@ fn checksums(lock: &str) -> BTreeMap<Key, String> {
     found
 }
 
+/// The crate's package URL, in which the plus sign of a version is percent-encoded: scanners compare it letter by letter.
 fn reference((name, version): &Key) -> String {
-    format!("pkg:cargo/{name}@{version}")
+    format!("pkg:cargo/{name}@{}", version.replace('+', "%2B"))
 }
 
 fn component(key: &Key, of: &Crate, checksum: Option<&String>) -> Value {
@@ -185,6 +186,15 @@ mod tests {
         );
         assert_eq!(document["metadata"]["timestamp"], "1970-01-01T00:00:00Z");
         assert!(ingredients().document("herald-nobody", b"", &source).is_err());
+    }
+
+    #[test]
+    fn a_package_url_has_no_plus_sign_and_the_version_has() {
+        let of = Crate { licence: "MIT".to_owned(), repository: String::new() };
+        let component = component(&key("zstd-sys", "2.0.16+zstd.1.5.7"), &of, None);
+        assert_eq!(component["purl"], "pkg:cargo/zstd-sys@2.0.16%2Bzstd.1.5.7");
+        assert_eq!(component["bom-ref"], component["purl"]);
+        assert_eq!(component["version"], "2.0.16+zstd.1.5.7");
     }
 
     #[test]
