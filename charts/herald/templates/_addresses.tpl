@@ -80,30 +80,39 @@ An address is text here, 8 or 32 hexadecimal digits: templates count in 64 bits,
 {{- end }}
 {{- end }}
 
-{{/* Whether an address, as digits, lies in one of some entries: "true" or nothing. Takes a list of both. */}}
-{{- define "herald.addressIn" -}}
-{{- $address := index . 0 }}
-{{- $found := false }}
-{{- range index . 1 }}
-{{- with include "herald.range" . }}
-{{- $bounds := splitList " " . }}
-{{- $comparable := eq (len (first $bounds)) (len $address) }}
-{{- if and $comparable (le (first $bounds) $address) (ge (last $bounds) $address) }}{{ $found = true }}{{ end }}
-{{- end }}
-{{- end }}
-{{- if $found }}true{{ end }}
-{{- end }}
-
-{{/* Nodes whose own addresses a pool of the values could give out: one line each. Asks the cluster; nothing without one. */}}
+{{/*
+Nodes' own addresses that lie in a pool of the values: one line each. Asks the cluster; nothing without one. Each address
+and each entry is read once: a cluster may have thousands of nodes.
+*/}}
 {{- define "herald.nodesInPools" -}}
-{{- $nodes := (lookup "v1" "Node" "" "").items }}
-{{- range $pool := .Values.pools }}
-{{- range $entry := $pool.addresses }}
-{{- range $node := $nodes }}
+{{- $own := list }}
+{{- range $node := (lookup "v1" "Node" "" "").items }}
 {{- range $address := dig "status" "addresses" list $node }}
+{{- if has $address.type (list "InternalIP" "ExternalIP") }}
 {{- with include "herald.address" ($address.address | toString) }}
-{{- if and (include "herald.addressIn" (list . (list $entry))) (not (include "herald.addressIn" (list . ($pool.excluded | default list)))) }}
-  {{ $address.address }} of node {{ $node.metadata.name }} lies in {{ $entry }} of pool {{ include "herald.objectName" $pool }}
+{{- $own = append $own (list . $address.address $node.metadata.name) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- range $pool := .Values.pools }}
+{{- $excluded := list }}
+{{- range $pool.excluded }}
+{{- with include "herald.range" . }}{{ $excluded = append $excluded (splitList " " .) }}{{ end }}
+{{- end }}
+{{- range $entry := $pool.addresses }}
+{{- with include "herald.range" $entry }}
+{{- $low := first (splitList " " .) }}
+{{- $high := last (splitList " " .) }}
+{{- range $node := $own }}
+{{- $address := first $node }}
+{{- if and (eq (len $address) (len $low)) (le $low $address) (ge $high $address) }}
+{{- $out := false }}
+{{- range $excluded }}
+{{- if and (eq (len $address) (len (first .))) (le (first .) $address) (ge (last .) $address) }}{{ $out = true }}{{ end }}
+{{- end }}
+{{- if not $out }}
+  {{ index $node 1 }} of node {{ index $node 2 }} lies in {{ $entry }} of pool {{ include "herald.objectName" $pool }}
 {{- end }}
 {{- end }}
 {{- end }}

@@ -117,11 +117,44 @@ start, and its DaemonSet stays empty, until the namespace allows it:
 {{- end }}
 {{- end }}
 
+{{/*
+What an upgrade is about to delete, because the values do not name it: one line each. Helm forgets the values of the install
+unless it is told not to.
+*/}}
+{{- define "herald.removedObjects" -}}
+{{- if and .Release.IsUpgrade (.Capabilities.APIVersions.Has "heraldlb.io/v1beta1/IPAddressPool") }}
+{{- range $kind, $entries := dict "IPAddressPool" .Values.pools "L2Advertisement" .Values.l2Advertisements }}
+{{- $named := list }}
+{{- range $entries }}{{ $named = append $named (include "herald.objectName" .) }}{{ end }}
+{{- range (lookup "heraldlb.io/v1beta1" $kind "" "").items }}
+{{- $annotations := .metadata.annotations | default dict }}
+{{- $release := get $annotations "meta.helm.sh/release-name" }}
+{{- $namespace := get $annotations "meta.helm.sh/release-namespace" }}
+{{- if and (eq $release $.Release.Name) (eq $namespace $.Release.Namespace) (not (has .metadata.name $named)) }}
+  {{ $kind }} {{ .metadata.name }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Pools of the install are gone when an upgrade does not name them. */}}
+{{- define "herald.warnRemoved" -}}
+{{- with include "herald.removedObjects" . | trim }}
+The values of this upgrade do not name what an earlier one had made, so it is deleted:
+  {{ . }}
+Services keep the addresses that they have; new ones get none of a pool that is gone. If that is not what you want: helm
+forgets the values of the install unless it is told to reuse them. Go back, and upgrade this way:
+    helm rollback {{ $.Release.Name }} --namespace {{ $.Release.Namespace }}
+    {{ include "herald.upgrade" $ }} ...
+{{- end }}
+{{- end }}
+
 {{/* Addresses that clients and nodes would fight for. */}}
 {{- define "herald.warnOverlap" -}}
 {{- with include "herald.nodesInPools" . | trim }}
-Pools hold addresses that nodes have themselves. Take them out (a pool's `excluded`, or another range): whoever gets
-such an address takes that node off the network.
+Pools contain addresses that nodes have themselves. Within a range no Service gets one of them; one that stands as an entry
+of its own is given, and the Service takes its ports from that node. Take them out (a pool's `excluded`, or another range).
   {{ . }}
 {{- end }}
 {{- end }}

@@ -311,6 +311,15 @@ fn install_change_and_uninstall(helm: Helm) -> Result<()> {
     let upgrade = lab.helm_of(helm, &[&["upgrade", "herald", &chart, NAMESPACE][..], &change].concat())?;
     ensure!(upgrade.contains("192.168.0.240-192.168.0.250"), "{upgrade}");
     ensure!(!upgrade.contains(ALLOW_SPEAKER), "the speakers run, and yet:\n{upgrade}");
+    ensure!(!upgrade.contains("deleted"), "{upgrade}");
+    // And as many type it, for other charts.
+    let change = ["--set=controller.replicas=3", "--dry-run=server"];
+    let upgrade = lab.helm_of(helm, &[&["upgrade", "herald", &chart, NAMESPACE][..], &change].concat())?;
+    for word in
+        ["so it is deleted:\n  IPAddressPool default\n", "helm rollback herald", "THERE IS NO POOL YET"]
+    {
+        ensure!(upgrade.contains(word), "the notes lack {word:?}:\n{upgrade}");
+    }
 
     let second =
         lab.helm_of(helm, &["install", "second", &chart, "--namespace=elsewhere", "--create-namespace"]);
