@@ -8,7 +8,7 @@ use std::{
     net::IpAddr,
 };
 
-use herald_ipam::{PoolName, ServiceRef, Version};
+use herald_ipam::{PoolName, PoolSpec, ServiceRef, Version};
 
 use crate::{
     announce::LabelsByName,
@@ -17,6 +17,7 @@ use crate::{
         address::Address,
         advertisement::{Advertisement, Meaning},
         pool::Pool,
+        selector::SelectorError,
         service::Service,
     },
 };
@@ -37,6 +38,8 @@ pub struct Index {
     pub namespaces: LabelsByName,
     /// Nodes and their labels; `None` until their first list.
     pub nodes: Option<LabelsByName>,
+    /// The addresses of those that have some.
+    pub node_addresses: BTreeMap<String, BTreeSet<IpAddr>>,
     /// Addresses that this process has written and the watch has not told of yet: a list that lacks them may be older.
     pub untold: BTreeSet<IpAddr>,
     /// Addresses that were given back, with the last version of their object, until the watch has told of it as well:
@@ -75,6 +78,20 @@ impl Index {
     pub fn apply_pool(&mut self, pool: Pool) -> bool {
         self.saw(pool.version);
         newer(self.pools.entry(pool.name.clone()), pool, |pool| pool.version)
+    }
+
+    /// A pool's spec as the allocator core takes it.
+    pub fn meaning_of(&self, pool: &Pool) -> Result<PoolSpec, SelectorError> {
+        pool.meaning_among(self.node_addresses.values().flatten().copied())
+    }
+
+    /// Nodes' own addresses that a pool has to give, and whose they are.
+    pub fn nodes_in(&self, pool: &Pool) -> BTreeMap<IpAddr, &str> {
+        let all = self.node_addresses.iter();
+        let own = all.flat_map(|(node, addresses)| addresses.iter().map(|address| (*address, node.as_str())));
+        let own: BTreeMap<IpAddr, &str> = own.collect();
+        let inside = pool.gives(own.keys().copied());
+        inside.into_iter().filter_map(|address| Some((address, *own.get(&address)?))).collect()
     }
 
     /// Takes in an address; the same.

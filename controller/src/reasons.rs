@@ -6,7 +6,11 @@
 pub mod catalogue;
 mod commands;
 
-use std::{collections::BTreeSet, fmt, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+};
 
 use herald_ipam::{Addresses, Family, PoolName, PoolProblem, PoolStatus, Refusal, ServiceRef};
 
@@ -155,8 +159,8 @@ impl Verdict for Announced {
                 Joined(addresses)
             ),
             Self::NoEndpoint(addresses) => format!(
-                "no node may answer for {}: externalTrafficPolicy is Local, and no node that an L2Advertisement of \
-                 its pool selects has a ready endpoint; look at the Service's pods, then at kubectl get l2adv",
+                "no node may answer for {}: externalTrafficPolicy is Local, and no node that may announce it has a ready \
+                 endpoint; look at the Service's pods, then at kubectl get l2adv, if there is one for its pool",
                 Joined(addresses)
             ),
             Self::NoAddress => "the Service has no address to announce".to_owned(),
@@ -176,6 +180,8 @@ pub enum PoolReady {
     /// Its spec is in force, and every node that may announce it bears the label that excludes it from load balancers,
     /// which is ignored.
     AllNodesExcluded,
+    /// Its spec is in force, and has nodes' own addresses: `address (node)`.
+    NodeAddresses(String),
     /// Its spec is in force, but Services have addresses of it that are not in it any more.
     Stranded(String),
     /// Its spec is in force, and no address of these families is left.
@@ -183,14 +189,23 @@ pub enum PoolReady {
 }
 
 impl PoolReady {
-    /// From what the allocator says of the pool, what is wrong with its selectors, and whether all nodes that may
-    /// announce it are excluded.
-    pub fn of(status: &PoolStatus, selector: Option<&SelectorError>, all_nodes_excluded: bool) -> Self {
+    /// From what the allocator says of the pool, what is wrong with its selectors, the nodes whose own addresses it has,
+    /// and whether all nodes that may announce it are excluded.
+    pub fn of(
+        status: &PoolStatus,
+        selector: Option<&SelectorError>,
+        nodes: &BTreeMap<IpAddr, &str>,
+        all_nodes_excluded: bool,
+    ) -> Self {
         if let Some(error) = selector {
             return Self::Selector(error.clone());
         }
         if let Some(problem) = &status.problem {
             return Self::Invalid(problem.clone());
+        }
+        if !nodes.is_empty() {
+            let named = nodes.iter().take(LISTED).map(|(address, node)| format!("{address} ({node})"));
+            return Self::NodeAddresses(listed(&named.collect::<Vec<_>>(), nodes.len()));
         }
         if status.stranded.is_empty() {
             let counts = &status.counts;
@@ -211,15 +226,13 @@ impl PoolReady {
         }
         let named: Vec<String> =
             status.stranded.iter().map(|(address, service)| format!("{address} of {service}")).collect();
-        let more = status.stranded_total.saturating_sub(named.len());
-        let more = if more == 0 { String::new() } else { format!(" and {more} more") };
-        Self::Stranded(named.join(", ") + &more)
+        Self::Stranded(listed(&named, status.stranded_total))
     }
 }
 
 impl Verdict for PoolReady {
     fn holds(&self) -> bool {
-        matches!(self, Self::Yes | Self::AllNodesExcluded | Self::Stranded(_) | Self::Exhausted(_))
+        !matches!(self, Self::Invalid(_) | Self::Selector(_))
     }
 
     fn reason(&self) -> &'static str {
@@ -229,6 +242,7 @@ impl Verdict for PoolReady {
             Self::Invalid(_) => pool::INVALID_SPEC.code,
             Self::Selector(_) => pool::INVALID_SELECTOR.code,
             Self::AllNodesExcluded => pool::ALL_NODES_EXCLUDED.code,
+            Self::NodeAddresses(_) => pool::NODE_ADDRESSES.code,
             Self::Stranded(_) => pool::ADDRESSES_OUTSIDE_POOL.code,
             Self::Exhausted(_) => pool::EXHAUSTED.code,
         }
@@ -248,12 +262,27 @@ impl Verdict for PoolReady {
                  need none (kubectl get lbip shows who has which)",
                 families.iter().map(Family::to_string).collect::<Vec<_>>().join(" and no free ")
             ),
+            Self::NodeAddresses(list) => format!(
+                "the pool's spec is in force; it contains nodes' own addresses: {list}. Within a range no Service gets them; one that \
+                 stands as an entry of its own is given, and the Service takes its ports from the node. Leave them out of \
+                 spec.addresses, or list them under spec.excluded"
+            ),
             Self::Stranded(list) => format!(
                 "the pool's spec is in force; outside of it Services keep {list}: they keep them until they are \
                  deleted or ask for another address"
             ),
         }
     }
+}
+
+/// How many things a message names.
+const LISTED: usize = 8;
+
+/// The first things of `total`.
+fn listed(named: &[String], total: usize) -> String {
+    let more = total.saturating_sub(named.len());
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    named.join(", ") + &more
 }
 
 /// `Ready` on an L2Advertisement.

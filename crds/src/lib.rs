@@ -33,7 +33,7 @@ pub use pool::{
 };
 
 /// Grows with every change of a CRD. It stands on each of them ([`names::CRD_VERSION_ANNOTATION`]).
-pub const CRD_VERSION: u32 = 3;
+pub const CRD_VERSION: u32 = 4;
 
 /// Every CRD of this crate, in the order in which they should be applied, with the annotations that keep them
 /// when a Helm release is removed: a deleted CRD deletes every address with it.

@@ -37,12 +37,14 @@ const RANGE_MESSAGE: &str = "'not an address range: \"' + self.filter(a, !(a.con
     printcolumn = r#"{"name":"Used v6","type":"integer","jsonPath":".status.assignedIPv6"}"#,
     printcolumn = r#"{"name":"Free v6","type":"integer","jsonPath":".status.availableIPv6"}"#,
     printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
+    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase")]
 pub struct IPAddressPoolSpec {
     /// Ranges to give out, in this order: a CIDR, `start-end` (spaces allowed) or a single address, IPv4 or IPv6.
-    /// Bits behind a CIDR's prefix are ignored.
+    /// Bits behind a CIDR's prefix are ignored. A node's own address within a CIDR or range is not given out; as a
+    /// single address it is.
     #[schemars(length(min = 1, max = 256), inner(length(max = 100)))]
     #[x_kube(validation = Rule::new(RANGE_RULE).message(Message::Expression(RANGE_MESSAGE.into())))]
     pub addresses: Vec<String>,

@@ -3,7 +3,10 @@
 //! Every write that the allocator asks for is answered as the API server would if nobody interfered, so that what it
 //! says last is where the cluster would come to rest. Nothing here decides anything about addresses.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use herald_controller::objects::{address::Address, node::Labelled, pool::Pool, service::Service};
 use herald_ipam::{
@@ -18,6 +21,8 @@ pub struct World {
     pub pools: Vec<Pool>,
     /// Namespaces: pools select them by label.
     pub namespaces: Vec<Labelled>,
+    /// The addresses that nodes have themselves.
+    pub node_addresses: BTreeSet<IpAddr>,
     /// Services of any type and class.
     pub services: Vec<Service>,
     /// Whether `services` are all there are, so that whoever is missing is gone.
@@ -59,7 +64,7 @@ impl World {
         let mut allocator = Allocator::new();
         let mut judgement = Judgement::default();
         for pool in &self.pools {
-            match pool.meaning() {
+            match pool.meaning_among(self.node_addresses.iter().copied()) {
                 Ok(spec) => allocator.handle(Input::PoolApplied(spec)),
                 Err(error) => {
                     judgement.problems.insert(pool.name.clone(), error.to_string());

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, bail, ensure};
 use herald_crds::IPAddressPool;
 use herald_lab::{
-    Process,
+    Lab, Process,
     services::addresses,
     shared::{Case, lab, lab_alone},
 };
@@ -140,6 +140,67 @@ fn a_pool_that_overlaps_another_is_not_ready_and_names_it() -> Result<()> {
 #[test]
 fn a_pool_with_a_reversed_range_is_not_ready() -> Result<()> {
     pool_not_ready("reversed", "192.168.1.20-192.168.1.10", "InvalidSpec", "192.168.1.20")
+}
+
+/// What a pool's condition says once it says `reason`, and the pool's resourceVersion.
+fn pool_says(lab: &Lab, name: &str, reason: &str) -> Result<(String, String)> {
+    let said = |pool: Option<&IPAddressPool>| {
+        let pool = pool?;
+        let ready = pool.status.as_ref()?.conditions.iter().find(|condition| condition.type_ == "Ready")?;
+        let said = (ready.message.clone(), pool.metadata.resource_version.clone()?);
+        (ready.reason == reason).then_some(said)
+    };
+    let waited = lab.block_on(async {
+        let pools: Api<IPAddressPool> = Api::all(lab.kube());
+        let says = await_condition(pools, name, |pool: Option<&IPAddressPool>| said(pool).is_some());
+        tokio::time::timeout(herald_lab::services::PATIENCE, says).await
+    });
+    let pool = waited.with_context(|| format!("pool {name} never said {reason}"))??;
+    said(pool.as_ref()).context("a condition that was there and is not")
+}
+
+#[test]
+fn a_nodes_own_address_within_a_pool_is_named_and_given_to_nobody() -> Result<()> {
+    let (_alone, lab) = lab_alone()?;
+    let case = Case::in_lab(lab, "node-addresses")?;
+    // The nodes of the lab have .11, .12 and .13.
+    lab.kubectl_apply(
+        "{apiVersion: heraldlb.io/v1beta1, kind: IPAddressPool, metadata: {name: around-nodes}, \
+         spec: {autoAssign: false, addresses: ['192.168.0.11-192.168.0.14', 'fd98::11']}}",
+    )?;
+    let outcome = (|| {
+        let (message, version) = pool_says(lab, "around-nodes", "NodeAddresses")?;
+        for word in ["192.168.0.11 (n1)", "192.168.0.12 (n2)", "192.168.0.13 (n3)", "fd98::11 (n1)"] {
+            ensure!(message.contains(word), "{message}");
+        }
+        // A kubelet says every few minutes what it has said before.
+        let heartbeat = r#"{"status": {"conditions": [{"type": "Ready", "status": "True", "lastHeartbeatTime": "2026-01-01T00:00:00Z"}]}}"#;
+        lab.kubectl(&[
+            "patch",
+            "node",
+            "n1",
+            "--subresource=status",
+            "--type=strategic",
+            "--patch",
+            heartbeat,
+        ])?;
+        others_go_on(&case)?;
+        ensure!(
+            pool_says(lab, "around-nodes", "NodeAddresses")?.1 == version,
+            "a heartbeat made it written again"
+        );
+
+        case.apply_service("by-pool", "annotations: {heraldlb.io/address-pool: around-nodes}", "")?;
+        ensure!(case.address("by-pool")?.to_string() == "192.168.0.14", "a node's address was given");
+        case.apply_service("by-address", "annotations: {heraldlb.io/loadBalancerIPs: 192.168.0.12}", "")?;
+        let message = case.await_refusal("by-address", "AddressOfNode")?;
+        ensure!(message.contains("192.168.0.12") && message.contains("around-nodes"), "{message}");
+        Ok(())
+    })();
+    // The Services first: nobody is to look for their addresses.
+    case.kubectl(&["delete", "service", "--all"])?;
+    lab.kubectl(&["delete", "pool", "around-nodes"])?;
+    outcome
 }
 
 /// Writes an address into the Service's status as MetalLB's controller does.

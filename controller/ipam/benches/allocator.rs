@@ -235,6 +235,7 @@ fn services() {
             created: CreatedAt(0),
             addresses: vec!["10.0.0.0/8".into()],
             excluded: Vec::new(),
+            of_nodes: BTreeSet::new(),
             avoid_buggy_ips: false,
             auto_assign: true,
             allocation: None,

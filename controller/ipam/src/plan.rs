@@ -267,6 +267,9 @@ impl Situation<'_> {
     fn complaint(&self, target: Addresses) -> Option<Refusal> {
         target.iter().find_map(|address| {
             let Some(name) = self.ledger.pools.containing(address) else {
+                if self.ledger.pools.in_force().any(|(_, pool)| pool.is_of_node(address)) {
+                    return Some(Refusal::HasNodeAddress { address });
+                }
                 let pool = self.ledger.pool_of(address).cloned();
                 return Some(Refusal::OutsidePools { address, pool });
             };

@@ -2,6 +2,7 @@
 //!
 //! A [`Pool`] exists only for a spec that is valid by itself; that it overlaps no other pool is seen to in `pools`.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use thiserror::Error;
@@ -22,6 +23,8 @@ pub struct PoolSpec {
     pub addresses: Vec<String>,
     /// `excluded`: never given out.
     pub excluded: Vec<String>,
+    /// Nodes' own addresses that are not to be given either. The pool has them all the same: no other pool can.
+    pub of_nodes: BTreeSet<IpAddr>,
     /// `avoidBuggyIPs`: IPv4 addresses that end in .0 or .255 are not given out.
     pub avoid_buggy_ips: bool,
     /// `autoAssign`: whether Services that name no pool may get its addresses.
@@ -100,7 +103,7 @@ pub(crate) struct Pool {
     /// As written.
     pub(crate) spec: PoolSpec,
     /// What is left of `addresses` without `excluded`; disjoint, in the order in which addresses are given out.
-    /// Addresses avoided by `avoidBuggyIPs` are in it: no other pool can have them.
+    /// Addresses avoided by `avoidBuggyIPs` and those of nodes are in it: no other pool can have them.
     pub(crate) ranges: Vec<AddressRange>,
     excluded: Vec<AddressRange>,
     v4: Space,
@@ -120,11 +123,14 @@ impl Pool {
         let mut cuts = excluded.clone();
         cuts.sort_unstable();
         let ranges: Vec<_> = written.iter().flat_map(|range| without(*range, &cuts)).collect();
-        let v4 = Space::new(Family::V4, spec.avoid_buggy_ips, &ranges);
-        let v6 = Space::new(Family::V6, spec.avoid_buggy_ips, &ranges);
-        if v4.is_empty() && v6.is_empty() {
+        let space = |family, given: &[AddressRange]| Space::new(family, spec.avoid_buggy_ips, given);
+        if Family::BOTH.into_iter().all(|family| space(family, &ranges).is_empty()) {
             return Err(PoolProblem::NoAddresses);
         }
+        // What is left may be nothing: nodes come and go, and the spec is no worse for it.
+        let of_nodes: Vec<_> = spec.of_nodes.iter().copied().map(AddressRange::single).collect();
+        let given: Vec<_> = ranges.iter().flat_map(|range| without(*range, &of_nodes)).collect();
+        let (v4, v6) = (space(Family::V4, &given), space(Family::V6, &given));
         Ok(Self { spec, ranges, excluded, v4, v6 })
     }
 
@@ -152,6 +158,11 @@ impl Pool {
     /// Whether `excluded` names this address.
     pub(crate) fn excludes(&self, address: IpAddr) -> bool {
         self.excluded.iter().any(|range| range.contains(address))
+    }
+
+    /// Whether it is a node's own address, and in the pool for that reason alone not given out.
+    pub(crate) fn is_of_node(&self, address: IpAddr) -> bool {
+        self.spec.of_nodes.contains(&address) && self.covers(address)
     }
 
     /// Whether the address is in its ranges, though perhaps avoided.
@@ -208,6 +219,7 @@ pub(crate) mod tests {
             created: CreatedAt(0),
             addresses: addresses.iter().map(ToString::to_string).collect(),
             excluded: Vec::new(),
+            of_nodes: BTreeSet::new(),
             avoid_buggy_ips: false,
             auto_assign: true,
             allocation: None,
@@ -235,6 +247,19 @@ pub(crate) mod tests {
     fn the_order_of_the_entries_is_kept() {
         let left = ranges(&["10.0.0.8/30", "10.0.0.0/30"], &["10.0.0.9"]).unwrap();
         assert_eq!(left, ["10.0.0.8", "10.0.0.10-10.0.0.11", "10.0.0.0-10.0.0.3"]);
+    }
+
+    #[test]
+    fn addresses_of_nodes_stay_in_the_pool_and_are_not_given() {
+        let of_nodes = ["10.0.0.1", "10.0.0.2", "10.0.9.9", "fd00::"].map(|text| text.parse().unwrap());
+        let mut pool =
+            Pool::new(PoolSpec { of_nodes: of_nodes.into(), ..spec("p", &["10.0.0.0/30", "fd00::/128"]) })
+                .expect("nodes are no fault of the spec");
+        let given: Vec<_> = std::iter::from_fn(|| pool.v4.take_lowest()).map(|it| it.to_string()).collect();
+        assert_eq!(given, ["10.0.0.0", "10.0.0.3"]);
+        assert_eq!(pool.v6.lowest(), None);
+        assert!(pool.covers(of_nodes[0]) && pool.is_of_node(of_nodes[0]) && !pool.contains(of_nodes[0]));
+        assert!(!pool.is_of_node(of_nodes[2]), "outside of the pool it is none of its concern");
     }
 
     #[test]

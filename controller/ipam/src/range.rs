@@ -128,6 +128,12 @@ impl FromStr for AddressRange {
 }
 
 impl AddressRange {
+    /// One address.
+    pub(crate) fn single(address: IpAddr) -> Self {
+        let (family, number) = to_number(address);
+        Self { family, first: number, last: number }
+    }
+
     /// From `first` to `last`, both included.
     pub fn between(first: IpAddr, last: IpAddr) -> Result<Self, RangeError> {
         let ((family, low), (other, high)) = (to_number(first), to_number(last));

@@ -33,6 +33,8 @@ pub enum Reason {
     AddressesInDifferentPools,
     /// `AddressNo::Excluded` and `AddressNo::Buggy`.
     AddressExcluded,
+    /// `AddressNo::OfNode`.
+    AddressOfNode,
     /// `AddressNo::Pool`, but for the limit.
     PoolNotAllowed,
     /// `AddressNo::Pool` with `PoolNo::NamespaceLimit`.
@@ -53,6 +55,8 @@ pub enum Reason {
     WriteRefused,
     /// `Refusal::OutsidePools`.
     AddressOutsidePools,
+    /// `Refusal::HasNodeAddress`.
+    HasNodeAddress,
     /// `Refusal::NoLongerGranted`.
     NoLongerGranted,
     /// `Refusal::SharingBroken`.
@@ -84,7 +88,7 @@ pub enum PoolReason {
 
 impl Reason {
     /// All of them, in the order in which they are documented: those with no address first, then those who keep one.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::InvalidRequest,
         Self::NoPools,
         Self::UnknownPool,
@@ -93,6 +97,7 @@ impl Reason {
         Self::AddressInOtherPool,
         Self::AddressesInDifferentPools,
         Self::AddressExcluded,
+        Self::AddressOfNode,
         Self::PoolNotAllowed,
         Self::NamespaceLimit,
         Self::AddressInUse,
@@ -103,6 +108,7 @@ impl Reason {
         Self::ServiceTerminating,
         Self::WriteRefused,
         Self::AddressOutsidePools,
+        Self::HasNodeAddress,
         Self::NoLongerGranted,
         Self::SharingBroken,
     ];
@@ -114,7 +120,10 @@ impl Reason {
 
     /// Whether the Service has what it asks for all the same.
     pub const fn is_complaint(self) -> bool {
-        matches!(self, Self::AddressOutsidePools | Self::NoLongerGranted | Self::SharingBroken)
+        matches!(
+            self,
+            Self::AddressOutsidePools | Self::HasNodeAddress | Self::NoLongerGranted | Self::SharingBroken
+        )
     }
 
     /// Its meaning.
@@ -160,6 +169,11 @@ impl Reason {
                 "AddressExcluded",
                 "the requested address is under excluded of its pool, or avoidBuggyIPs leaves it out",
                 "ask for another address, or change the pool",
+            ),
+            Self::AddressOfNode => (
+                "AddressOfNode",
+                "the requested address is a node's own (InternalIP or ExternalIP of a Node), within a range of a pool",
+                "ask for another address; if a Service is to have it all the same, let the pool name it as an entry of its own",
             ),
             Self::PoolNotAllowed => (
                 "PoolNotAllowed",
@@ -215,6 +229,11 @@ impl Reason {
                 "AddressOutsidePools",
                 "the Service keeps an address that is in no pool any more",
                 "put it back into a pool, or ask for another address",
+            ),
+            Self::HasNodeAddress => (
+                "HasNodeAddress",
+                "the Service keeps an address that a node has as well: traffic to either may reach the other",
+                "ask for another address, or give the node another",
             ),
             Self::NoLongerGranted => (
                 "NoLongerGranted",

@@ -62,6 +62,11 @@ pub enum Refusal {
         /// The pool it was taken from.
         pool: Option<PoolName>,
     },
+    /// Nothing is missing, but an address it has is a node's own as well. It keeps it.
+    HasNodeAddress {
+        /// The address.
+        address: IpAddr,
+    },
     /// Nothing is missing, but the pool would not give its address to this Service any more. It keeps it.
     NoLongerGranted {
         /// The address.
@@ -148,6 +153,8 @@ pub enum AddressNo {
     },
     /// The pool lists it under `excluded`.
     Excluded(PoolName),
+    /// It is a node's own, though a pool contains it.
+    OfNode(PoolName),
     /// The pool has `avoidBuggyIPs` and the address ends in .0 or .255.
     Buggy(PoolName),
     /// Its pool does not serve this Service.
@@ -187,6 +194,7 @@ impl Refusal {
             Self::AdoptionRefused { .. } => Reason::AdoptionRefused,
             Self::Terminating => Reason::ServiceTerminating,
             Self::OutsidePools { .. } => Reason::AddressOutsidePools,
+            Self::HasNodeAddress { .. } => Reason::HasNodeAddress,
             Self::NoLongerGranted { .. } => Reason::NoLongerGranted,
             Self::SharingBroken { .. } => Reason::SharingBroken,
             Self::WriteRefused { .. } => Reason::WriteRefused,
@@ -196,6 +204,11 @@ impl Refusal {
     /// Whether nothing is missing: the Service has what it asks for, and something is wrong with it.
     pub fn is_complaint(&self) -> bool {
         self.reason().is_complaint()
+    }
+
+    /// Whether it is about what the Service asks for by name, and names that.
+    pub fn is_about_the_request(&self) -> bool {
+        self.is_invalid_request() || matches!(self, Self::Address { .. })
     }
 
     /// Whether the user has to change the Service (else time or an administrator may help).
@@ -210,6 +223,7 @@ impl AddressNo {
             Self::InNoPool { .. } => Reason::AddressInNoPool,
             Self::InOtherPool { .. } => Reason::AddressInOtherPool,
             Self::Excluded(_) | Self::Buggy(_) => Reason::AddressExcluded,
+            Self::OfNode(_) => Reason::AddressOfNode,
             Self::Pool(_, PoolNo::NamespaceLimit { .. }) => Reason::NamespaceLimit,
             Self::Pool(..) => Reason::PoolNotAllowed,
             Self::InUse(_) => Reason::AddressInUse,
@@ -282,6 +296,11 @@ impl fmt::Display for Refusal {
                 f,
                 "{address} is in no pool; the Service keeps it. Add it to a pool, or ask for another address"
             ),
+            Self::HasNodeAddress { address } => write!(
+                f,
+                "{address} is a node's own address as well (kubectl get nodes -o wide); the Service keeps it. Ask for \
+                 another address"
+            ),
             Self::NoLongerGranted { address, pool, no } => write!(
                 f,
                 "{address} is of pool '{pool}', which now {no}; the Service keeps it. Admit the Service again, or ask \
@@ -350,6 +369,11 @@ impl fmt::Display for AddressNo {
             Self::Excluded(pool) => write!(
                 f,
                 "is excluded by pool '{pool}'; ask for another address or remove it from spec.excluded"
+            ),
+            Self::OfNode(pool) => write!(
+                f,
+                "is a node's own address (kubectl get nodes -o wide), which no Service gets although a range of pool \
+                 '{pool}' contains it; ask for another address"
             ),
             Self::Buggy(pool) => write!(
                 f,

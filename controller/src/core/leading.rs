@@ -17,7 +17,7 @@ impl Core {
         }
         self.leads_from = self.index.newest;
         for pool in self.index.pools.values() {
-            let meaning = pool.meaning();
+            let meaning = self.index.meaning_of(pool);
             let work = self.pools.entry(pool.name.clone()).or_default();
             match work.note_meaning(meaning) {
                 Ok(spec) => self.ipam.handle(Input::PoolApplied(spec)),

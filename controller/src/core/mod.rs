@@ -41,7 +41,7 @@ use crate::{
         address::Address,
         advertisement::{Advertisement, Meaning},
         endpoints::Endpoints,
-        node::Labelled,
+        node::{KnownNode, Labelled},
         pool::Pool,
         service::Service,
     },
@@ -80,7 +80,7 @@ pub enum Event {
     /// Of Namespaces.
     Namespaces(Change<Labelled>),
     /// Of Nodes.
-    Nodes(Change<Labelled>),
+    Nodes(Change<KnownNode>),
     /// Of EndpointSlices, once [`Core::needs_endpoints`].
     Endpoints(Change<Endpoints>),
     /// The API server's newest resourceVersion, read once at the start: what was written before this process knew
@@ -118,6 +118,7 @@ pub struct Core {
     leads_from: Version,
     /// Lists that have come, of those that must be there before anything is given out.
     listed: BTreeSet<List>,
+    pools_listed: bool,
     ipam: Allocator,
     addresses: BTreeMap<IpAddr, AddressWork>,
     services: BTreeMap<ServiceRef, ServiceWork>,
@@ -152,6 +153,7 @@ impl Core {
             leads: false,
             leads_from: Version::default(),
             listed: BTreeSet::new(),
+            pools_listed: false,
             ipam: Allocator::new(),
             addresses: BTreeMap::new(),
             services: BTreeMap::new(),
@@ -353,17 +355,42 @@ impl Core {
         }
     }
 
-    fn nodes_changed(&mut self, change: Change<Labelled>) {
+    fn nodes_changed(&mut self, change: Change<KnownNode>) {
+        let first = self.index.nodes.is_none();
         let nodes = self.index.nodes.get_or_insert_default();
-        let changed = match change {
+        let addresses = &mut self.index.node_addresses;
+        // Kubelets patch their Nodes every few minutes: most often nothing changes here.
+        let (relabelled, readdressed) = match change {
             Change::Replaced(list) => {
-                *nodes = list.into_iter().map(|node| (node.name, node.labels)).collect();
-                true
+                nodes.clear();
+                let before = std::mem::take(addresses);
+                for KnownNode { labelled, addresses: own } in list {
+                    if !own.is_empty() {
+                        addresses.insert(labelled.name.clone(), own);
+                    }
+                    nodes.insert(labelled.name, labelled.labels);
+                }
+                (true, before != *addresses)
             }
-            Change::Applied(Labelled { name, labels }) => nodes.insert(name, labels.clone()) != Some(labels),
-            Change::Deleted(Labelled { name, .. }) => nodes.remove(&name).is_some(),
+            Change::Applied(KnownNode { labelled: Labelled { name, labels }, addresses: own }) => {
+                let before = addresses.get(&name);
+                let readdressed = before.map_or(!own.is_empty(), |before| *before != own);
+                if readdressed {
+                    addresses.insert(name.clone(), own);
+                }
+                (nodes.insert(name, labels.clone()) != Some(labels), readdressed)
+            }
+            Change::Deleted(KnownNode { labelled: Labelled { name, .. }, .. }) => {
+                (nodes.remove(&name).is_some(), addresses.remove(&name).is_some())
+            }
         };
-        if changed {
+        if readdressed {
+            self.node_addresses_changed();
+        }
+        if first && self.pools_listed {
+            self.list_came(List::Pools);
+        }
+        if relabelled {
             self.candidates_changed();
             self.announce_changed();
         }

@@ -68,13 +68,32 @@ impl Core {
                 for pool in missing {
                     self.pool_gone(&pool);
                 }
-                self.list_came(List::Pools);
+                self.pools_came();
             }
             Change::Applied(pool) => self.pool_seen(pool),
             Change::Deleted(pool) => {
                 self.index.saw(pool.version);
                 self.pool_gone(&pool.name);
             }
+        }
+    }
+
+    /// What pools give is known when the nodes are known as well: nobody gets a node's address.
+    fn pools_came(&mut self) {
+        self.pools_listed = true;
+        if self.index.nodes.is_some() {
+            self.list_came(List::Pools);
+        }
+    }
+
+    /// Nodes came, went, or have other addresses: pools mean something else where such an address lies in them.
+    pub(super) fn node_addresses_changed(&mut self) {
+        let specs = self.index.pools.values().filter_map(|pool| self.index.meaning_of(pool).ok());
+        for spec in specs.collect::<Vec<_>>() {
+            // Said by the pool's condition alone, where that is all that changed.
+            self.gather(Wake::Pool(spec.name.clone()));
+            // Which changes nothing if it is the spec it knows.
+            self.tell_ipam(Input::PoolApplied(spec));
         }
     }
 
@@ -85,7 +104,7 @@ impl Core {
         let news = known.is_none_or(|known| {
             known.uid != pool.uid || known.spec != pool.spec || known.labels != pool.labels
         });
-        let meaning = pool.meaning();
+        let meaning = self.index.meaning_of(&pool);
         let newer = self.index.apply_pool(pool);
         self.gather(Wake::Pool(name.clone()));
         if !newer || !news {
@@ -146,7 +165,8 @@ impl Core {
             return;
         }
         let status = pool.status.clone().unwrap_or_default();
-        let ready = PoolReady::of(&work.status, work.selector.as_ref(), excluded);
+        let nodes = self.index.nodes_in(pool);
+        let ready = PoolReady::of(&work.status, work.selector.as_ref(), &nodes, excluded);
         let ready = condition(READY, &ready, pool.generation, &status.conditions, now);
         let counts = &work.status.counts;
         let wanted = IPAddressPoolStatus {

@@ -467,15 +467,22 @@ impl Core {
             let addresses: Addresses = new.iter().copied().collect();
             tell(EventKind::Allocated, format!("{addresses}{pool}"));
         }
-        let was = find(&before.conditions, CONDITION_ALLOCATED).map(|condition| condition.reason.clone());
+        let was = find(&before.conditions, CONDITION_ALLOCATED);
         let is = allocated.map(|condition| condition.reason.clone());
         let unmet = allocated
             .is_some_and(|condition| condition.status != "True" || condition.reason == "RequestUnmet");
-        if unmet && was != is {
+        if unmet {
             let refusal = self
                 .services
                 .get(&after.owner.service)
                 .and_then(|work| work.publication.as_ref()?.refusal.as_ref());
+            // Another wrong request is news, though it be wrong in the same way.
+            let asks = refusal.is_some_and(Refusal::is_about_the_request);
+            let same =
+                |was: &Condition| Some(&was.reason) == is.as_ref() && (!asks || was.message == message);
+            if was.is_some_and(same) {
+                return;
+            }
             let invalid = refusal.is_some_and(Refusal::is_invalid_request);
             tracing::warn!(service = %after.owner.service, reason = is.as_deref(), "{message}");
             let kind = if invalid { EventKind::Invalid } else { EventKind::Failed };

@@ -1,9 +1,11 @@
 //! IPAddressPools.
 
+use std::{collections::BTreeSet, net::IpAddr};
+
 use herald_crds::{
     IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, ReclaimPolicy, SharingPreference, SharingScope,
 };
-use herald_ipam::{CreatedAt, Labels, PoolName, PoolSpec, ServiceAllocation, Version};
+use herald_ipam::{AddressRange, CreatedAt, Labels, PoolName, PoolSpec, ServiceAllocation, Version};
 
 use super::selector::{self, SelectorError};
 
@@ -45,8 +47,34 @@ impl From<IPAddressPool> for Pool {
 }
 
 impl Pool {
-    /// The spec as the allocator core takes it, or the selector in it that means nothing.
-    pub fn meaning(&self) -> Result<PoolSpec, SelectorError> {
+    /// Those of `addresses` that the spec as written has to give. What can't be read in it has none.
+    pub fn gives(&self, addresses: impl IntoIterator<Item = IpAddr>) -> Vec<IpAddr> {
+        let read = |entries: &[String]| -> Vec<AddressRange> {
+            entries.iter().filter_map(|entry| entry.parse().ok()).collect()
+        };
+        let (ranges, excluded) = (read(&self.spec.addresses), read(&self.spec.excluded));
+        let within = |ranges: &[AddressRange], address| ranges.iter().any(|range| range.contains(address));
+        let gives = |address: &IpAddr| within(&ranges, *address) && !within(&excluded, *address);
+        addresses.into_iter().filter(gives).collect()
+    }
+
+    /// Whether the spec names the address as an entry of its own, and not within a range or a network: somebody meant it.
+    fn names(&self, address: IpAddr) -> bool {
+        let entries = self.spec.addresses.iter().filter_map(|entry| entry.parse::<AddressRange>().ok());
+        let mut entries = entries.map(|range| (range.first(), range.last()));
+        entries.any(|bounds| bounds == (address, address))
+    }
+
+    /// The spec as the allocator core takes it in a cluster whose nodes have these addresses; or the selector in it that
+    /// means nothing. Nodes' own addresses in its ranges are left out. One that stands as an entry of its own is meant: a
+    /// machine that is the whole cluster may have no other.
+    pub fn meaning_among(&self, nodes: impl IntoIterator<Item = IpAddr>) -> Result<PoolSpec, SelectorError> {
+        let of_nodes = self.gives(nodes).into_iter().filter(|address| !self.names(*address)).collect();
+        Ok(PoolSpec { of_nodes, ..self.meaning()? })
+    }
+
+    /// The same in a cluster without nodes; or the selector in it that means nothing.
+    fn meaning(&self) -> Result<PoolSpec, SelectorError> {
         let spec = &self.spec;
         let allocation = match &spec.service_allocation {
             None => None,
@@ -68,6 +96,7 @@ impl Pool {
             created: self.created,
             addresses: spec.addresses.clone(),
             excluded: spec.excluded.clone(),
+            of_nodes: BTreeSet::new(),
             avoid_buggy_ips: spec.avoid_buggy_ips,
             auto_assign: spec.auto_assign,
             allocation,

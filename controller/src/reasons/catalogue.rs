@@ -98,6 +98,14 @@ pub mod pool {
          node.kubernetes.io/exclude-from-external-load-balancers, which is therefore ignored",
         "remove the label from the nodes that should announce",
     );
+    /// It has addresses that nodes have.
+    pub const NODE_ADDRESSES: Explanation = word(
+        "NodeAddresses",
+        "the spec is in force; it contains nodes' own addresses (InternalIP or ExternalIP of a Node). Within a range or a \
+         network no Service gets them, and whoever had one before keeps it; one that stands as an entry of its own is \
+         given, and the Service takes its ports from the node",
+        "leave the addresses that the message names out of spec.addresses, or list them under spec.excluded",
+    );
     /// Services keep addresses that are not in it any more.
     pub const ADDRESSES_OUTSIDE_POOL: Explanation = word(
         "AddressesOutsidePool",
@@ -111,12 +119,13 @@ pub mod pool {
         "add addresses, or delete Services that need none",
     );
     /// All of them.
-    pub const ALL: [Explanation; 7] = [
+    pub const ALL: [Explanation; 8] = [
         IN_FORCE,
         OVERLAP,
         INVALID_SPEC,
         INVALID_SELECTOR,
         ALL_NODES_EXCLUDED,
+        NODE_ADDRESSES,
         ADDRESSES_OUTSIDE_POOL,
         EXHAUSTED,
     ];

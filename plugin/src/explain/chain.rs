@@ -271,6 +271,7 @@ impl Explanation {
         let world = World {
             pools: pools.clone(),
             namespaces: namespaces.clone(),
+            node_addresses: facts.nodes.iter().flatten().flat_map(|node| &node.addresses).copied().collect(),
             services: vec![facts.service.clone()],
             all_services: false,
             addresses: addresses.clone(),

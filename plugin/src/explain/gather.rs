@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use herald_controller::objects::{
     address::Address,
+    node::own_address,
     service::{Service, ServiceObject},
 };
 use herald_crds::{IPAddressPool, L2Advertisement, LoadBalancerIP};
@@ -103,7 +104,9 @@ impl From<FullNode> for Node {
     fn from(node: FullNode) -> Self {
         let spec = node.spec.unwrap_or_default();
         let taints = spec.taints.unwrap_or_default();
-        let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
+        let status = node.status.unwrap_or_default();
+        let addresses = status.addresses.unwrap_or_default();
+        let conditions = status.conditions.unwrap_or_default();
         let holds = |kind: &str| conditions.iter().any(|it| it.type_ == kind && it.status == "True");
         let labels = node.metadata.labels.unwrap_or_default();
         Self {
@@ -113,6 +116,7 @@ impl From<FullNode> for Node {
             out_of_service: taints.iter().any(|taint| taint.key == "node.kubernetes.io/out-of-service"),
             ready: holds("Ready"),
             no_network: holds("NetworkUnavailable"),
+            addresses: addresses.iter().filter_map(|it| own_address(&it.type_, &it.address)).collect(),
         }
     }
 }

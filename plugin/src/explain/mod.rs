@@ -9,6 +9,8 @@ mod gather;
 pub use chain::explanation;
 pub use gather::gather;
 
+use std::{collections::BTreeSet, net::IpAddr};
+
 use herald_controller::objects::{
     address::Address, advertisement::Advertisement, node::Labelled, pool::Pool, service::Service,
 };
@@ -67,6 +69,8 @@ pub struct Node {
     pub no_network: bool,
     /// Its condition Ready.
     pub ready: bool,
+    /// The addresses that are its own.
+    pub addresses: BTreeSet<IpAddr>,
 }
 
 /// Who leads among Herald's controllers.
@@ -119,7 +123,7 @@ pub struct Explanation {
     /// namespace/name.
     pub service: String,
     /// Its addresses.
-    pub addresses: Vec<std::net::IpAddr>,
+    pub addresses: Vec<IpAddr>,
     /// From request to holder.
     pub chain: Vec<Link>,
     /// What to do, if anything.

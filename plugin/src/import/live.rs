@@ -1,6 +1,10 @@
 //! What the cluster has: MetalLB's objects, Services, and what there is of Herald's.
 
-use herald_controller::objects::{address::Address, service::ServiceObject};
+use herald_controller::objects::{
+    address::Address,
+    node::{KnownNode, NodeObject},
+    service::ServiceObject,
+};
 use herald_crds::{IPAddressPool, LoadBalancerIP};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Namespace};
 use kube::{
@@ -88,9 +92,11 @@ pub async fn world(cluster: &Cluster, class: Option<String>) -> Result<(World, b
             .await,
     )?;
     let addresses = addresses(cluster).await?;
+    let nodes = list(&Api::<NodeObject>::all(client.clone()), "nodes", ListParams::default()).await?;
     let world = World {
         pools: pools.into_iter().map(Into::into).collect(),
         namespaces: namespaces.into_iter().map(Into::into).collect(),
+        node_addresses: nodes.into_iter().flat_map(|node| KnownNode::from(node).addresses).collect(),
         services: services.into_iter().map(Into::into).collect(),
         all_services: true,
         addresses,

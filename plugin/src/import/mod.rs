@@ -14,7 +14,10 @@ pub mod takeover;
 
 use std::{fmt::Display, time::Duration};
 
-use herald_controller::objects::{node::Labelled, service::ServiceObject};
+use herald_controller::objects::{
+    node::{KnownNode, Labelled, NodeObject},
+    service::ServiceObject,
+};
 use kube::api::ObjectMeta;
 
 use self::{
@@ -113,6 +116,10 @@ pub fn offline_world(objects: &[Object], class: Option<String>) -> Result<World,
                     ..ObjectMeta::default()
                 };
                 world.namespaces.push(Labelled::from(metadata));
+            }
+            "Node" => {
+                let node: NodeObject = object.parse().map_err(|error| all(&[error]))?;
+                world.node_addresses.extend(KnownNode::from(node).addresses);
             }
             _ => {}
         }

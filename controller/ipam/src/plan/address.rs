@@ -125,6 +125,7 @@ impl Situation<'_> {
         let mut pools = self.ledger.pools.in_force();
         let by = |no: fn(PoolName) -> AddressNo, name: &PoolName| no(name.clone());
         let reason = pools.find_map(|(name, pool)| match () {
+            () if pool.is_of_node(address) => Some(by(AddressNo::OfNode, name)),
             () if pool.covers(address) => Some(by(AddressNo::Buggy, name)),
             () if pool.excludes(address) => Some(by(AddressNo::Excluded, name)),
             () => None,
@@ -165,6 +166,7 @@ impl AddressNo {
             Self::InNoPool { .. }
             | Self::InOtherPool { .. }
             | Self::Excluded(_)
+            | Self::OfNode(_)
             | Self::Buggy(_)
             | Self::Pool(..) => false,
         }

@@ -245,6 +245,19 @@ fn deleting_every_pool_changes_nobodys_address() {
 }
 
 #[test]
+fn another_wrong_request_is_told_though_it_is_wrong_in_the_same_way() {
+    let mut world = World::running(&["10.0.0.0/29"]);
+    world.service("web", &json!({}), &json!({}));
+    for wrong in ["10.9.9.8", "10.9.9.9", "10.9.9.9"] {
+        world.service("web", &json!({"heraldlb.io/loadBalancerIPs": wrong}), &json!({}));
+    }
+    assert_eq!(world.condition("web", "Allocated"), pair("True", "RequestUnmet"));
+    let told = world.events.iter().filter(|event| event.kind == EventKind::Failed);
+    let told: Vec<bool> = told.map(|event| event.note.contains("10.9.9.8")).collect();
+    assert_eq!(told, [true, false], "one for each: {:?}", world.events);
+}
+
+#[test]
 fn a_wrong_pool_says_why_and_its_last_good_meaning_stays_in_force() {
     let mut world = World::running(&["10.0.0.0/30"]);
     world.pool("default", &json!({"addresses": ["10.0.0.9-10.0.0.1"]}));
@@ -291,17 +304,16 @@ fn announced_follows_the_holders_and_forgives_a_moment_without() {
 }
 
 #[test]
-fn nodes_that_have_not_been_listed_delay_announcing_but_not_allocating() {
+fn nobody_is_given_an_address_before_the_nodes_are_known() {
     let mut world = World::new();
     world.pool("default", &json!({"addresses": ["10.0.0.0/30"]}));
     world.advertisement("ad", &json!({"nodeSelectors": [{"matchLabels": {"node": "n2"}}]}));
     world.list_all_but_nodes();
     world.service("web", &json!({}), &json!({}));
-    assert_eq!(world.writes, Vec::<&str>::new(), "they will come in a moment");
     world.pass(Duration::from_secs(3));
-    assert_eq!(world.shows("web"), ["10.0.0.0"]);
-    assert!(world.address("10.0.0.0").unwrap().spec.announce.is_none());
+    assert_eq!(world.writes, Vec::<&str>::new(), "it may be a node's own");
     world.nodes();
+    assert_eq!(world.shows("web"), ["10.0.0.0"]);
     assert_eq!(world.listed_nodes("10.0.0.0"), ["n2"]);
 }
 

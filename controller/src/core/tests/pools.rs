@@ -44,3 +44,81 @@ fn a_pool_whose_candidates_are_all_excluded_says_so_whatever_other_nodes_say() {
     world.pass(Duration::from_secs(2));
     assert_eq!(world.pool_condition("default"), pair("True", "InForce"), "the others may");
 }
+
+#[test]
+fn a_nodes_own_address_is_given_to_nobody_and_the_pool_says_so() {
+    let mut world = World::running(&["10.0.0.0/29", "fd00::/126"]);
+    world.node_has("n1", &["10.0.0.0", "10.9.9.9", "fd00::"]);
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.pool_condition("default"), pair("True", "NodeAddresses"));
+    let message = world.pool_message("default");
+    assert!(message.contains("10.0.0.0 (n1), fd00:: (n1)") && !message.contains("10.9.9.9"), "{message}");
+    world.service(
+        "web",
+        &json!({}),
+        &json!({"ipFamilies": ["IPv4", "IPv6"], "ipFamilyPolicy": "RequireDualStack"}),
+    );
+    assert_eq!(world.shows("web"), ["10.0.0.1", "fd00::1"]);
+    world.service("asks", &json!({"heraldlb.io/loadBalancerIPs": "10.0.0.0"}), &json!({}));
+    assert_eq!(world.condition("asks", "Allocated"), pair("False", "AddressOfNode"));
+
+    world.node_has("n1", &["10.9.9.9"]);
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.pool_condition("default"), pair("True", "InForce"));
+    assert_eq!(
+        world.shows("asks"),
+        ["10.0.0.0"],
+        "whoever asked for it gets it when the node has let go of it"
+    );
+    world.check();
+}
+
+#[test]
+fn an_address_in_use_stays_when_a_node_turns_up_with_it() {
+    let mut world = World::running(&["10.0.0.0/30"]);
+    world.service("web", &json!({}), &json!({}));
+    world.node_has("n2", &["10.0.0.0"]);
+    world.pass(Duration::from_secs(2));
+    world.restart();
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.shows("web"), ["10.0.0.0"]);
+    assert_eq!(world.condition("web", "Allocated"), pair("True", "HasNodeAddress"));
+    assert_eq!(world.pool_condition("default"), pair("True", "NodeAddresses"));
+    world.check();
+}
+
+#[test]
+fn a_pool_within_which_all_is_nodes_is_valid_and_has_nothing_to_give() {
+    let mut world = World::running(&["10.0.0.0/31"]);
+    world.node_has("n1", &["10.0.0.0"]);
+    world.node_has("n2", &["10.0.0.1"]);
+    world.service("web", &json!({}), &json!({}));
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.pool_condition("default"), pair("True", "NodeAddresses"));
+    assert_eq!(world.condition("web", "Allocated"), pair("False", "NoAddressAvailable"));
+    world.node_has("n2", &[]);
+    assert_eq!(world.shows("web"), ["10.0.0.1"]);
+}
+
+#[test]
+fn a_nodes_address_that_the_pool_names_as_an_entry_of_its_own_is_given() {
+    let mut world = World::running(&["10.0.0.7"]);
+    world.node_has("n1", &["10.0.0.7"]);
+    world.service("web", &json!({}), &json!({}));
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.shows("web"), ["10.0.0.7"]);
+    assert_eq!(world.condition("web", "Allocated"), pair("True", "Allocated"));
+    assert_eq!(world.pool_condition("default"), pair("True", "NodeAddresses"), "and it says what that means");
+}
+
+#[test]
+fn a_node_that_says_the_same_again_costs_nothing() {
+    let mut world = World::running(&["10.0.0.0/30"]);
+    world.node_has("n1", &["10.0.0.0"]);
+    world.pass(Duration::from_secs(2));
+    world.writes.clear();
+    world.node_has("n1", &["10.0.0.0"]);
+    assert_eq!(world.core.poll_timeout(), None, "not even a look at the pool");
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.writes, [""; 0]);
+}

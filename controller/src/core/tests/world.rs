@@ -23,7 +23,7 @@ use crate::{
     objects::{
         address::Address,
         endpoints::EndpointsObject,
-        node::Labelled,
+        node::{KnownNode, Labelled},
         service::{Ingress, Service, ServiceObject},
     },
 };
@@ -37,7 +37,7 @@ pub(super) struct World {
     addresses: BTreeMap<IpAddr, Address>,
     pools: BTreeMap<String, IPAddressPool>,
     advertisements: BTreeMap<String, L2Advertisement>,
-    nodes: Vec<Labelled>,
+    nodes: Vec<KnownNode>,
     /// Field managers that own `status.loadBalancer.ingress` of a Service.
     rivals: BTreeMap<ServiceRef, String>,
     /// Services whose annotation came with a manifest: an apply that leaves it out does not take it away.
@@ -58,9 +58,12 @@ impl World {
     /// Nothing but three nodes.
     pub(super) fn new() -> Self {
         let now = Now { monotonic: Instant::now(), wall: Timestamp::from_second(1_000_000).unwrap() };
-        let nodes = ["n1", "n2", "n3"].map(|name| Labelled {
-            name: name.to_owned(),
-            labels: [("node".to_owned(), name.to_owned())].into(),
+        let nodes = ["n1", "n2", "n3"].map(|name| KnownNode {
+            labelled: Labelled {
+                name: name.to_owned(),
+                labels: [("node".to_owned(), name.to_owned())].into(),
+            },
+            addresses: BTreeSet::new(),
         });
         Self {
             core: new_core(now),
@@ -242,6 +245,10 @@ impl World {
         (status.conditions[0].status.clone(), status.conditions[0].reason.clone())
     }
 
+    pub(super) fn pool_message(&self, name: &str) -> String {
+        self.pools[name].status.clone().unwrap().conditions[0].message.clone()
+    }
+
     /// Addresses left, IPv4 and IPv6.
     pub(super) fn pool_counts(&self, name: &str) -> (i64, i64) {
         let status = self.pools[name].status.clone().unwrap();
@@ -287,10 +294,19 @@ impl World {
 
     /// Somebody labels a node as excluded from load balancers.
     pub(super) fn exclude(&mut self, name: &str) {
-        let node = self.nodes.iter_mut().find(|node| node.name == name).unwrap();
-        node.labels =
+        let node = self.nodes.iter_mut().find(|node| node.labelled.name == name).unwrap();
+        node.labelled.labels =
             [("node", name), ("node.kubernetes.io/exclude-from-external-load-balancers", "")].into();
         self.nodes();
+    }
+
+    /// The kubelet of a node says that it has these addresses.
+    pub(super) fn node_has(&mut self, name: &str, addresses: &[&str]) {
+        let node = self.nodes.iter_mut().find(|node| node.labelled.name == name).unwrap();
+        node.addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        let node = node.clone();
+        self.handle(Event::Nodes(Change::Applied(node)));
+        self.run();
     }
 
     /// Creates or changes a Service: `spec` is merged over `type: LoadBalancer`, IPv4, single stack.

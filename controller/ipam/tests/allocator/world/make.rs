@@ -1,5 +1,7 @@
 //! Objects for tests, and the sharing rule in the words of the documentation.
 
+use std::collections::BTreeSet;
+
 use super::*;
 
 /// `web` is `default/web`.
@@ -18,6 +20,7 @@ pub(crate) fn pool(name: &str, addresses: &[&str]) -> PoolSpec {
         created: CreatedAt(0),
         addresses: addresses.iter().map(ToString::to_string).collect(),
         excluded: Vec::new(),
+        of_nodes: BTreeSet::new(),
         avoid_buggy_ips: false,
         auto_assign: true,
         allocation: None,
