@@ -248,7 +248,7 @@ fn services() {
             allocator.handle(Input::Synced(list));
         }
         for index in 0..there {
-            allocator.handle(Input::ServiceApplied(service(index)));
+            allocator.handle(Input::ServiceApplied(service(index).into()));
             obey(&mut allocator);
         }
         let mut index = there;
@@ -256,7 +256,7 @@ fn services() {
             index += 1;
             let request = service(index);
             let name = request.owner.service.clone();
-            allocator.handle(Input::ServiceApplied(request));
+            allocator.handle(Input::ServiceApplied(request.into()));
             obey(&mut allocator);
             allocator.handle(Input::ServiceDeleted(name));
             obey(&mut allocator);

@@ -168,7 +168,7 @@ impl Allocator {
         }
         let has = self.possessions(service);
         let plan = match &service.write_refused {
-            Some(refusal) => Plan { target: has, refusal: Some(refusal.clone()), waits: Vec::new() },
+            Some(refusal) => Plan { target: has, refusal: Some((**refusal).clone()), waits: Vec::new() },
             None => Situation {
                 ledger: &self.ledger,
                 namespaces: &self.namespaces,
@@ -187,7 +187,7 @@ impl Allocator {
         let Some(service) = self.services.get_mut(name) else { return };
         let owner = service.request.owner.clone();
         service.target = plan.target;
-        service.refusal = plan.refusal;
+        service.refusal = plan.refusal.map(Box::new);
         if let Some(before) = service.waits.take() {
             let (rank, waits) = *before;
             self.waiting.remove(&waits, &rank);
@@ -258,7 +258,7 @@ impl Allocator {
             _ => false,
         };
         // Who has to wait for a release only is not told so: it is over in a moment, unless it was refused.
-        let moment = match &service.refusal {
+        let moment = match service.refusal.as_deref() {
             Some(Refusal::Address { address, no: AddressNo::BeingReleased(_) }) => {
                 !self.refused_addresses.contains(address)
             }

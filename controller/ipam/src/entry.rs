@@ -4,6 +4,8 @@
 //! write pending; [`Phase::Held`] is TAKEN; [`Phase::Releasing`] is RELEASING. The owners are a list because an address can be
 //! shared; an address is free again only when nobody is left and no LoadBalancerIP exists.
 
+use std::sync::Arc;
+
 use crate::{AddressRecord, Claim, Owner, PoolName, ReleaseWhen, ServiceRequest, SharingKey, Version};
 
 /// One address that is not free.
@@ -15,7 +17,7 @@ pub(crate) struct Entry {
     /// Whether a write is under way: there is never a second one.
     pub(crate) writing: bool,
     /// Its LoadBalancerIP as last known; `None` when there is none.
-    pub(crate) record: Option<AddressRecord>,
+    pub(crate) record: Option<Arc<AddressRecord>>,
     /// How new that knowledge is: the version of the record, or of its deletion.
     pub(crate) known: Version,
     /// The watch told something while a write was under way; it is looked at when the result is there.

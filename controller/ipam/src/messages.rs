@@ -5,6 +5,7 @@
 //! before it says the next, so a writer may run all outputs in parallel and needs no queue per object.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::{
     Addresses, Claim, Labels, Owner, PoolName, PoolProblem, PoolSpec, Refusal, ServiceRef, ServiceRequest,
@@ -31,11 +32,11 @@ pub enum Input {
         name: String,
     },
     /// A Service of type LoadBalancer and of our class was created or changed.
-    ServiceApplied(ServiceRequest),
+    ServiceApplied(Arc<ServiceRequest>),
     /// It is gone, or of another type (rule B9).
     ServiceDeleted(ServiceRef),
     /// A LoadBalancerIP was created or changed, whoever did it.
-    AddressApplied(AddressRecord),
+    AddressApplied(Arc<AddressRecord>),
     /// A LoadBalancerIP is gone.
     AddressDeleted {
         /// Its address.
@@ -162,7 +163,7 @@ pub enum TakeResult {
     /// The object lists the owner.
     Taken(Version),
     /// Somebody else's object is there: as read by a live GET. The allocator plans again.
-    Held(AddressRecord),
+    Held(Arc<AddressRecord>),
     /// Refused for another reason (403, 422): nothing was written.
     Refused(String),
 }
@@ -180,7 +181,8 @@ pub struct Publication {
     pub pool: Option<PoolName>,
     /// What it asks for and does not have. With no address shown: condition Allocated=False; else Allocated=True
     /// and this is what to say beside it.
-    pub refusal: Option<Refusal>,
+    // Boxed, as most have none.
+    pub refusal: Option<Box<Refusal>>,
 }
 
 /// What `status.loadBalancer.ingress` is to be.
@@ -248,7 +250,7 @@ pub enum ReleaseResult {
     /// The condition does not hold: nothing was written.
     StillInUse,
     /// The object lists other owners, as read: nothing was written.
-    Changed(AddressRecord),
+    Changed(Arc<AddressRecord>),
     /// Refused for good (403): nothing was written.
     Refused(String),
 }

@@ -1,6 +1,7 @@
 //! What is known of one Service: its request, what it is to have, and what its status was last told.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::waiting::{Rank, Turn, Wait};
 use crate::{Addresses, Family, Ingress, Owner, Publication, Refusal, ServiceRequest, Version};
@@ -8,15 +9,16 @@ use crate::{Addresses, Family, Ingress, Owner, Publication, Refusal, ServiceRequ
 /// A Service of type LoadBalancer and of our class.
 #[derive(Debug)]
 pub(crate) struct Service {
-    pub(crate) request: ServiceRequest,
+    // Shared with who told of it, as there are many.
+    pub(crate) request: Arc<ServiceRequest>,
     /// What it is to have. What it has a share in beyond this is given back once its status no longer shows it.
     pub(crate) target: Addresses,
     /// What it asks for and does not get.
-    pub(crate) refusal: Option<Refusal>,
+    pub(crate) refusal: Option<Box<Refusal>>,
     /// What it waits for, and the rank under which it does.
     pub(crate) waits: Option<Box<(Rank, Vec<Wait>)>>,
     /// The API server refused to record this address for it: not tried again before `Retry` or another request.
-    pub(crate) write_refused: Option<Refusal>,
+    pub(crate) write_refused: Option<Box<Refusal>>,
     /// Its status as last written, at which version.
     published: Option<Box<Publication>>,
     /// The status that is being written.
@@ -27,7 +29,7 @@ pub(crate) struct Service {
 
 impl Service {
     /// A Service that is there, or there again while a status write from before is under way.
-    pub(crate) fn new(request: ServiceRequest, publishing: Option<Publication>) -> Self {
+    pub(crate) fn new(request: Arc<ServiceRequest>, publishing: Option<Publication>) -> Self {
         Self {
             request,
             target: Addresses::default(),
@@ -54,7 +56,7 @@ impl Service {
     }
 
     /// A newer state of the same Service.
-    pub(crate) fn renew(&mut self, request: ServiceRequest) {
+    pub(crate) fn renew(&mut self, request: Arc<ServiceRequest>) {
         if request.wanted != self.request.wanted || request.families != self.request.families {
             self.write_refused = None;
         }
@@ -129,7 +131,7 @@ impl Service {
 
     /// The status write that is under way, with its owner.
     pub(crate) fn into_unfinished(self) -> Option<(Owner, Publication)> {
-        self.publishing.map(|publication| (self.request.owner, *publication))
+        self.publishing.map(|publication| (self.request.owner.clone(), *publication))
     }
 
     /// Forgets what was refused.

@@ -25,7 +25,7 @@ impl Core {
     }
 
     pub(super) fn note_policy(&mut self, service: &Service) {
-        self.needs_endpoints |= service.is_local;
+        self.needs_endpoints |= service.is_local();
     }
 
     pub(super) fn endpoints_changed(&mut self, change: Change<Endpoints>) {
@@ -67,7 +67,7 @@ impl Core {
 
     fn has_local_user(&self, address: IpAddr) -> bool {
         let is_local =
-            |user: &Owner| self.index.services.get(&user.service).is_some_and(|service| service.is_local);
+            |user: &Owner| self.index.services.get(&user.service).is_some_and(|service| service.is_local());
         self.users(address).iter().any(is_local)
     }
 
@@ -78,7 +78,7 @@ impl Core {
         &self,
         services: &[&Service],
     ) -> Result<Option<BTreeSet<String>>, EndpointsUnknown> {
-        if !services.iter().any(|service| service.is_local) {
+        if !services.iter().any(|service| service.is_local()) {
             return Ok(None);
         }
         let all = self.index.endpoints.as_ref().ok_or(EndpointsUnknown)?;

@@ -154,7 +154,6 @@ impl Core {
         // its ports who may share its address.
         if before.is_some_and(|before| {
             before.labels != service.labels
-                || before.is_local != service.is_local
                 || before.wanted != service.wanted
                 || before.exposure != service.exposure
         }) {
@@ -162,7 +161,7 @@ impl Core {
         }
         self.note_policy(&service);
         let work = self.services.entry(name.clone()).or_default();
-        if service.ingress.is_empty() && work.asked.is_none() && work.written.is_none() {
+        if service.ingress().is_empty() && work.asked.is_none() && work.written.is_none() {
             work.asked = Some(self.now.monotonic);
         }
         let request = service.request();
@@ -179,7 +178,7 @@ impl Core {
         // With an address of ours, its release cleans up; without, the conditions that said why would stay behind.
         let told = self.services.get(name).and_then(ServiceWork::told);
         if told.is_none() && service.bears_our_marks() {
-            self.jobs.push_back(Job::Clear(service.owner));
+            self.jobs.push_back(Job::Clear(service.owner.clone()));
         }
         self.dirty_services.insert(name.clone());
     }
@@ -187,7 +186,7 @@ impl Core {
     /// The addresses that a Service shows or is to show.
     pub(super) fn addresses_of(&self, name: &ServiceRef) -> Vec<IpAddr> {
         let told = self.services.get(name).and_then(ServiceWork::told).unwrap_or_default();
-        let shown = self.index.services.get(name).map(|service| service.shown()).unwrap_or_default();
+        let shown = self.index.services.get(name).map(|service| service.shown.clone()).unwrap_or_default();
         told.iter().chain(shown).collect()
     }
 
@@ -255,7 +254,7 @@ impl Core {
     /// A rival that has let go is one no longer.
     fn note_rival(&mut self, name: &ServiceRef, service: &Service) {
         if let Some(work) = self.services.get_mut(name)
-            && work.rival.as_ref().is_some_and(|rival| rival.ingress != service.ingress)
+            && work.rival.as_ref().is_some_and(|rival| rival.ingress != service.ingress())
         {
             work.rival = None;
         }
@@ -277,9 +276,11 @@ impl Core {
             (None, refusal) => {
                 let name = service.owner.service.clone();
                 let allocated = match refusal.clone() {
-                    Some(refusal) if addresses.is_empty() => Allocated::Refused { refusal, service: name },
-                    Some(refusal) if refusal.is_complaint() => Allocated::Outside(refusal),
-                    Some(refusal) => Allocated::Otherwise { addresses, refusal, service: name },
+                    Some(refusal) if addresses.is_empty() => {
+                        Allocated::Refused { refusal: *refusal, service: name }
+                    }
+                    Some(refusal) if refusal.is_complaint() => Allocated::Outside(*refusal),
+                    Some(refusal) => Allocated::Otherwise { addresses, refusal: *refusal, service: name },
                     None if addresses.is_empty() => Allocated::Pending,
                     None => Allocated::Yes { addresses, pool: publication.pool.clone() },
                 };
@@ -287,7 +288,7 @@ impl Core {
             }
         };
         let announced = match ingress {
-            Some(addresses) if !addresses.is_empty() => self.announced(addresses, service.is_local),
+            Some(addresses) if !addresses.is_empty() => self.announced(addresses, service.is_local()),
             _ => Announced::NoAddress,
         };
         let existing = &service.conditions;
@@ -382,7 +383,7 @@ impl Core {
             StatusResult::Written(service) => self.status_shown(job, *service),
             StatusResult::Owned { managers } => {
                 let service = self.index.services.get(&name);
-                let ingress = service.map(|service| service.ingress.clone()).unwrap_or_default();
+                let ingress = service.map(|service| service.ingress().to_vec()).unwrap_or_default();
                 let Some(work) = self.services.get_mut(&name) else { return };
                 // Who edits with kubectl is a person, not a program that will write again.
                 let by_hand = managers.iter().all(|manager| manager.starts_with("kubectl"));
@@ -452,7 +453,7 @@ impl Core {
 
     /// Events for what this write changed.
     fn tell(&mut self, before: &Service, after: &Service, status: &ServiceStatus) {
-        let (old, new) = (before.shown(), after.shown());
+        let (old, new) = (&before.shown, &after.shown);
         let mut tell =
             |kind, note| self.jobs.push_back(Job::Event(EventJob { owner: after.owner.clone(), kind, note }));
         let allocated = find(&after.conditions, CONDITION_ALLOCATED);
@@ -475,7 +476,7 @@ impl Core {
             let refusal = self
                 .services
                 .get(&after.owner.service)
-                .and_then(|work| work.publication.as_ref()?.refusal.as_ref());
+                .and_then(|work| work.publication.as_ref()?.refusal.as_deref());
             // Another wrong request is news, though it be wrong in the same way.
             let asks = refusal.is_some_and(Refusal::is_about_the_request);
             let same =
@@ -507,5 +508,5 @@ fn shows(service: &Service, status: &ServiceStatus) -> bool {
 fn shows_ingress(service: &Service, status: &ServiceStatus) -> bool {
     let Some(addresses) = status.ingress else { return true };
     let wanted: Vec<service::Ingress> = service::Ingress::of(addresses, service.families);
-    service.ingress == wanted
+    service.ingress() == wanted
 }

@@ -136,7 +136,7 @@ impl Core {
             name: service.owner.service.to_string(),
             uid: service.owner.uid.to_string(),
             version: service.version.0,
-            ingress: service.ingress.iter().filter_map(|ingress| ingress.ip.as_deref()).collect(),
+            ingress: service.ingress().iter().filter_map(|ingress| ingress.ip.as_deref()).collect(),
             work: self.services.get(&service.owner.service).map(ServiceWork::shown),
         });
         State {

@@ -40,7 +40,8 @@ pub struct Address {
 /// What is kept of one.
 #[derive(Clone, Debug)]
 struct Kept {
-    record: AddressRecord,
+    // Shared with the allocator.
+    record: Arc<AddressRecord>,
     revision: i64,
     uid: Option<Box<str>>,
     generation: Option<i64>,
@@ -99,7 +100,7 @@ impl TryFrom<LoadBalancerIP> for Address {
             terminating: rare.deletion_timestamp.is_some(),
         };
         let kept = Kept {
-            record,
+            record: Arc::new(record),
             revision: spec.revision,
             uid: metadata.uid.map(Into::into),
             generation: metadata.generation,
@@ -150,8 +151,8 @@ impl Address {
     }
 
     /// What the allocator core needs to know of it.
-    pub fn record(&self) -> AddressRecord {
-        self.kept.record.clone()
+    pub fn record(&self) -> Arc<AddressRecord> {
+        Arc::clone(&self.kept.record)
     }
 
     /// `spec.services`.

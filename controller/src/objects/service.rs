@@ -1,11 +1,11 @@
 //! Services of type LoadBalancer.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, ops::Deref, sync::Arc};
 
 use herald_crds::names::{ANNOTATION_PREFIXES, IP_ALLOCATED_FROM_POOL};
 use herald_ipam::{
-    Addresses, CreatedAt, Exposure, Families, Family, FamilyPolicy, Labels, Owner, Port, Protocol,
-    RequestError, ServiceRef, ServiceRequest, Uid, Version, Wanted,
+    Addresses, Exposure, Families, Family, FamilyPolicy, Owner, Port, Protocol, ServiceRef, ServiceRequest,
+    Uid, Wanted,
 };
 use k8s_openapi::{api::core::v1::Service as FullService, apimachinery::pkg::apis::meta::v1::Condition};
 use kube::{Resource, api::ObjectMeta};
@@ -73,37 +73,30 @@ pub struct Ingress {
     pub ip_mode: Option<String>,
 }
 
-/// A Service, reduced to what decides about its address.
+/// A Service, reduced to what decides about its address: what it asks for, and what it shows.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {
-    /// Name and uid.
-    pub owner: Owner,
-    /// `metadata.resourceVersion`.
-    pub version: Version,
-    /// `metadata.creationTimestamp`.
-    pub created: CreatedAt,
-    /// `metadata.labels`.
-    pub labels: Labels,
+    // Shared with the allocator, as there are ten thousand.
+    request: Arc<ServiceRequest>,
     /// Whether `spec.type` is LoadBalancer: always, for what comes from the watch; a live GET may say otherwise.
     pub is_load_balancer: bool,
     /// `spec.loadBalancerClass`.
     pub class: Option<String>,
-    /// `spec.ipFamilyPolicy` and `spec.ipFamilies`.
-    pub families: Families,
-    /// Whether `spec.externalTrafficPolicy` is Local: only nodes with endpoints can answer.
-    pub is_local: bool,
-    /// Whether it has a `metadata.deletionTimestamp`.
-    pub terminating: bool,
-    /// What it asks for.
-    pub wanted: Result<Wanted, RequestError>,
-    /// Its ports and pods, which decide with whom it can share an address.
-    pub exposure: Exposure,
-    /// `status.loadBalancer.ingress`.
-    pub ingress: Vec<Ingress>,
+    /// `shown` in `request` has the addresses in it.
+    ingress: Vec<Ingress>,
     /// Those of `status.conditions` that are ours.
     pub conditions: Vec<Condition>,
     /// Annotation `heraldlb.io/ip-allocated-from-pool`.
     pub pool_shown: Option<String>,
+}
+
+/// Who it is and what it asks for.
+impl Deref for Service {
+    type Target = ServiceRequest;
+
+    fn deref(&self) -> &ServiceRequest {
+        &self.request
+    }
 }
 
 impl From<ServiceObject> for Service {
@@ -112,26 +105,15 @@ impl From<ServiceObject> for Service {
         let annotations = metadata.annotations.as_ref();
         let none = BTreeMap::new();
         let pool_shown = format!("{}{IP_ALLOCATED_FROM_POOL}", ours());
-        Self {
+        let ingress = exactly(status.load_balancer.ingress.unwrap_or_default());
+        let request = ServiceRequest {
             version: super::version(&metadata),
             terminating: metadata.deletion_timestamp.is_some(),
             created: super::created(&metadata),
             wanted: Wanted::parse(annotations.unwrap_or(&none), spec.load_balancer_ip.as_deref()),
-            pool_shown: annotations.and_then(|annotations| annotations.get(&pool_shown).cloned()),
             families: families(&spec),
-            is_load_balancer: spec.kind.as_deref() == Some("LoadBalancer"),
-            is_local: spec.external_traffic_policy.as_deref() == Some("Local"),
             exposure: exposure(&spec),
-            class: spec.load_balancer_class,
-            ingress: exactly(status.load_balancer.ingress.unwrap_or_default()),
-            conditions: exactly(
-                status
-                    .conditions
-                    .unwrap_or_default()
-                    .into_iter()
-                    .filter(|condition| condition.type_.starts_with(ours()))
-                    .collect(),
-            ),
+            shown: addresses(&ingress),
             owner: Owner {
                 service: ServiceRef::new(
                     metadata.namespace.as_deref().unwrap_or_default(),
@@ -140,6 +122,21 @@ impl From<ServiceObject> for Service {
                 uid: Uid::new(metadata.uid.as_deref().unwrap_or_default()),
             },
             labels: metadata.labels.unwrap_or_default().into(),
+        };
+        Self {
+            request: Arc::new(request),
+            pool_shown: annotations.and_then(|annotations| annotations.get(&pool_shown).cloned()),
+            is_load_balancer: spec.kind.as_deref() == Some("LoadBalancer"),
+            class: spec.load_balancer_class,
+            ingress,
+            conditions: exactly(
+                status
+                    .conditions
+                    .unwrap_or_default()
+                    .into_iter()
+                    .filter(|condition| condition.type_.starts_with(ours()))
+                    .collect(),
+            ),
         }
     }
 }
@@ -160,14 +157,19 @@ impl Ingress {
 }
 
 impl Service {
-    /// The addresses in its status.
-    pub fn shown(&self) -> Vec<IpAddr> {
-        self.ingress.iter().filter_map(|entry| entry.ip.as_deref()?.parse().ok()).collect()
+    /// `status.loadBalancer.ingress`.
+    pub fn ingress(&self) -> &[Ingress] {
+        &self.ingress
     }
 
     /// Whether its status shows `address`.
     pub fn shows(&self, address: IpAddr) -> bool {
-        self.shown().contains(&address)
+        self.shown.contains(&address)
+    }
+
+    /// Whether `spec.externalTrafficPolicy` is Local: only nodes with endpoints can answer.
+    pub fn is_local(&self) -> bool {
+        self.exposure.local
     }
 
     /// Whether anything in its status or annotations was written by us.
@@ -176,18 +178,22 @@ impl Service {
     }
 
     /// What the allocator core needs to know of it.
-    pub fn request(&self) -> ServiceRequest {
-        ServiceRequest {
-            owner: self.owner.clone(),
-            version: self.version,
-            created: self.created,
-            labels: self.labels.clone(),
-            families: self.families,
-            wanted: self.wanted.clone(),
-            exposure: self.exposure.clone(),
-            shown: self.shown(),
-            terminating: self.terminating,
-        }
+    pub fn request(&self) -> Arc<ServiceRequest> {
+        Arc::clone(&self.request)
+    }
+}
+
+#[cfg(test)]
+impl Service {
+    /// Something of it was written: its version now.
+    pub(crate) fn set_version(&mut self, version: herald_ipam::Version) {
+        Arc::make_mut(&mut self.request).version = version;
+    }
+
+    /// Its status was written.
+    pub(crate) fn set_ingress(&mut self, ingress: Vec<Ingress>) {
+        Arc::make_mut(&mut self.request).shown = addresses(&ingress);
+        self.ingress = ingress;
     }
 }
 
@@ -195,6 +201,10 @@ impl Service {
 fn ours() -> &'static str {
     let [ours, ..] = ANNOTATION_PREFIXES;
     ours
+}
+
+fn addresses(ingress: &[Ingress]) -> Vec<IpAddr> {
+    exactly(ingress.iter().filter_map(|entry| entry.ip.as_deref()?.parse().ok()).collect())
 }
 
 /// Without the room that reading leaves: four entries for one.
@@ -257,7 +267,7 @@ mod tests {
                 "metadata": {"namespace": "shop", "name": "web", "annotations": annotations},
             }))
             .unwrap();
-            Service::from(object).wanted
+            Service::from(object).wanted.clone()
         };
         let nothing = wanted(json!({}));
         for prefix in ANNOTATION_PREFIXES {

@@ -42,19 +42,20 @@ impl Writer {
     }
 
     async fn try_status(&self, job: &StatusJob) -> StatusResult {
-        let StatusJob { service: Service { owner, version, families, ingress, .. }, status, restore } = job;
+        let StatusJob { service, status, restore } = job;
+        let (owner, ingress) = (&service.owner, service.ingress());
         // What an apply leaves out, it takes away, if this field manager has put it there: in an earlier life, or as
         // another leader. What is not to be touched must be said then (rule B2).
         let kept = if status.ingress.is_none() && !ingress.is_empty() {
             match self.owns_ingress(&owner.service).await {
-                Ok(ours) => ours.then_some(ingress.as_slice()),
+                Ok(ours) => ours.then_some(ingress),
                 Err(Answer::NotFound) => return StatusResult::Not(PublishResult::Gone),
                 Err(answer) => return StatusResult::Not(PublishResult::Refused(answer.text())),
             }
         } else {
             None
         };
-        let body = body(owner, version.0, Some((status, *families)), kept);
+        let body = body(owner, service.version.0, Some((status, service.families)), kept);
         let mut written = self.apply(&owner.service, &body, *restore).await;
         // Conditional as before: what came in between is not taken.
         if let Err(Answer::Conflict(status)) = &written

@@ -5,6 +5,7 @@
 //! (rule B17).
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::Allocator;
 use super::results::see;
@@ -13,7 +14,7 @@ use crate::waiting::Wait;
 use crate::{AddressRecord, Claim, Owner, ReleaseWhen, Version};
 
 impl Allocator {
-    pub(super) fn address_applied(&mut self, record: AddressRecord) {
+    pub(super) fn address_applied(&mut self, record: Arc<AddressRecord>) {
         let address = record.address;
         if self.ledger.is_history(address, record.version) {
             return;
@@ -62,7 +63,7 @@ impl Allocator {
             let shown = self.services.get(&share.owner.service).is_some_and(|it| it.may_show(address));
             let new = |other: &&Owner| !shown || shares.iter().all(|share| share.owner != **other);
             let strangers: Vec<Owner> = listed.iter().filter(new).cloned().collect();
-            self.unlisted(address, share, record.as_ref(), &strangers);
+            self.unlisted(address, share, record.as_deref(), &strangers);
         }
         self.rekey(address);
         self.next_write(address);

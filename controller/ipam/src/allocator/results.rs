@@ -3,6 +3,7 @@
 //! A result that answers nothing under way is ignored.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::Allocator;
 use crate::entry::{Entry, Phase};
@@ -44,11 +45,11 @@ impl Allocator {
             // What the watch told of a later moment counts more than what we wrote.
             if entry.known < version || entry.record.is_none() && !entry.unread {
                 let claim = entry.claim().cloned();
-                let before = entry.record.take().map(|record| record.services).unwrap_or_default();
+                let before = entry.record.take().map(|record| record.services.clone()).unwrap_or_default();
                 let others = before.into_iter().filter(|other| other != owner);
                 let services = others.chain([owner.clone()]).collect();
                 let pool = entry.pool.clone();
-                entry.record = Some(AddressRecord {
+                entry.record = Some(Arc::new(AddressRecord {
                     address,
                     version,
                     pool,
@@ -56,7 +57,7 @@ impl Allocator {
                     claim,
                     sharing: sharing.clone(),
                     terminating: false,
-                });
+                }));
                 entry.known = version;
             }
         });
@@ -78,7 +79,7 @@ impl Allocator {
         if insists {
             self.refused_addresses.insert(address);
         } else if let Some(service) = self.services.get_mut(&owner.service).filter(|_| known) {
-            service.write_refused = Some(Refusal::WriteRefused { address, error: error.into() });
+            service.write_refused = Some(Box::new(Refusal::WriteRefused { address, error: error.into() }));
             self.refused_services.insert(owner.service.clone());
         }
     }
@@ -148,11 +149,12 @@ impl Allocator {
             entry.known = entry.known.max(version);
             match (&mut entry.record, reserved) {
                 (Some(record), Some(claim)) => {
+                    let record = Arc::make_mut(record);
                     record.services.clear();
                     record.claim = Some(claim);
                 }
                 (Some(record), None) if record.services.iter().any(|it| it != owner) => {
-                    record.services.retain(|it| it != owner);
+                    Arc::make_mut(record).services.retain(|it| it != owner);
                 }
                 (record, _) => *record = None,
             }
@@ -192,7 +194,7 @@ impl Allocator {
 }
 
 /// Notes what a live read showed, unless the watch has told something newer.
-pub(super) fn see(entry: &mut Entry, record: AddressRecord) {
+pub(super) fn see(entry: &mut Entry, record: Arc<AddressRecord>) {
     if record.version >= entry.known {
         entry.known = record.version;
         entry.ending &= record.terminating;

@@ -2,6 +2,7 @@
 //! there (rule B11).
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::Allocator;
 use crate::service::Service;
@@ -46,7 +47,7 @@ impl Allocator {
         };
     }
 
-    pub(super) fn service_applied(&mut self, request: ServiceRequest) {
+    pub(super) fn service_applied(&mut self, request: Arc<ServiceRequest>) {
         let owner = request.owner.clone();
         let known = self.services.get_mut(&owner.service);
         let mut shares_otherwise = true;

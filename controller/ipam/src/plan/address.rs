@@ -112,7 +112,7 @@ impl Situation<'_> {
 
     fn known(&self, owner: &Owner) -> Option<&ServiceRequest> {
         let service = self.services.get(&owner.service)?;
-        Some(&service.request).filter(|request| request.owner == *owner)
+        Some(&*service.request).filter(|request| request.owner == *owner)
     }
 
     fn scope(&self, address: IpAddr) -> SharingScope {

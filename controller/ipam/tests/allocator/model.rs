@@ -47,7 +47,7 @@ pub(crate) fn check_quiet(world: &World) {
         let lists = |it: &&IpAddr| world.lbips[it].services.contains(&api.request.owner);
         let has: BTreeSet<IpAddr> = world.lbips.keys().filter(lists).copied().collect();
         let shown: BTreeSet<IpAddr> = api.request.shown.iter().copied().collect();
-        if matches!(api.refusal, Some(Refusal::AdoptionRefused { .. })) {
+        if matches!(api.refusal.as_deref(), Some(Refusal::AdoptionRefused { .. })) {
             assert!(has.is_empty(), "{service} has {has:?} though its adoption was refused\n{}", story());
             continue;
         }

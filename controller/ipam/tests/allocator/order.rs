@@ -108,8 +108,8 @@ fn inputs() -> impl Strategy<Value = (Vec<Input>, Vec<Input>)> {
         let namespace = Input::NamespaceApplied { name: "x".into(), labels: labels("team", "x") };
         let mut inputs = vec![namespace];
         inputs.extend(pools.into_iter().map(Input::PoolApplied));
-        inputs.extend(services.into_iter().map(Input::ServiceApplied));
-        inputs.extend(records.into_iter().map(Input::AddressApplied));
+        inputs.extend(services.into_iter().map(|it| Input::ServiceApplied(it.into())));
+        inputs.extend(records.into_iter().map(|it| Input::AddressApplied(it.into())));
         (Just(inputs.clone()), Just(inputs).prop_shuffle())
     })
 }

@@ -26,7 +26,7 @@ pub(crate) struct ApiService {
     /// `type: LoadBalancer`.
     pub(crate) balanced: bool,
     /// What its status says beside the addresses.
-    pub(crate) refusal: Option<Refusal>,
+    pub(crate) refusal: Option<Box<Refusal>>,
     pub(crate) pool: Option<PoolName>,
     /// Addresses put into its status by hand, ever.
     pub(crate) by_hand: BTreeSet<IpAddr>,
@@ -139,7 +139,7 @@ impl World {
         let request = api.request.clone();
         // Nobody has been told of it without the label.
         self.lagging[SERVICES].clear();
-        self.lagging[SERVICES].push_back(Input::ServiceApplied(request));
+        self.lagging[SERVICES].push_back(Input::ServiceApplied(request.into()));
     }
 
     pub(crate) fn label_namespace(&mut self, name: &str, key: &str, value: &str) {
@@ -348,7 +348,7 @@ impl World {
     pub(crate) fn handle(&mut self, input: Input) {
         match &input {
             Input::ServiceApplied(request) => {
-                self.told.insert(request.owner.service.clone(), request.clone());
+                self.told.insert(request.owner.service.clone(), (**request).clone());
             }
             Input::ServiceDeleted(service) => {
                 self.told.remove(service);
@@ -384,8 +384,8 @@ impl World {
     pub(crate) fn snapshot(&self) -> Vec<Input> {
         let pools = self.pools.values().cloned().map(Input::PoolApplied);
         let balanced = self.services.values().filter(|api| api.balanced);
-        let services = balanced.map(|api| Input::ServiceApplied(api.request.clone()));
-        let addresses = self.lbips.values().cloned().map(Input::AddressApplied);
+        let services = balanced.map(|api| Input::ServiceApplied(api.request.clone().into()));
+        let addresses = self.lbips.values().cloned().map(|it| Input::AddressApplied(it.into()));
         pools.chain(services).chain(addresses).collect()
     }
 

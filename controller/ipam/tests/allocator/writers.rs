@@ -1,5 +1,7 @@
 //! One scenario each: what others write or delete, or the API server refuses, and what comes of it.
 
+use std::sync::Arc;
+
 use herald_ipam::{
     AddressRecord, Allocator, Claim, CreatedAt, Ingress, Input, Labels, List, Output, Owner, PoolName,
     PoolSpec, ReleaseResult, ServiceAllocation, ServiceRequest, TakeResult, Uid, Version,
@@ -27,10 +29,10 @@ fn what_another_leader_was_quicker_to_give_stays() {
         shown: shown.iter().map(|text| ip(text)).collect(),
         terminating: false,
     };
-    allocator.handle(Input::ServiceApplied(request(1, &[])));
+    allocator.handle(Input::ServiceApplied(request(1, &[]).into()));
     let (mine, theirs) = (ip("10.0.0.1"), ip("10.0.0.2"));
-    allocator.handle(Input::ServiceApplied(request(3, &["10.0.0.2"])));
-    allocator.handle(Input::AddressApplied(AddressRecord {
+    allocator.handle(Input::ServiceApplied(request(3, &["10.0.0.2"]).into()));
+    allocator.handle(Input::AddressApplied(Arc::new(AddressRecord {
         address: theirs,
         version: Version(2),
         pool: Some(PoolName::new("p")),
@@ -38,7 +40,7 @@ fn what_another_leader_was_quicker_to_give_stays() {
         claim: None,
         sharing: None,
         terminating: false,
-    }));
+    })));
     let result = TakeResult::Taken(Version(4));
     allocator.handle(Input::TakeDone { address: mine, owner: owner.clone(), result });
     let outputs: Vec<Output> = std::iter::from_fn(|| allocator.poll_output()).collect();
@@ -185,7 +187,7 @@ fn what_a_finalizer_holds_is_given_back_once_and_then_waited_for() {
         sharing: None,
         terminating,
     };
-    allocator.handle(Input::AddressApplied(record(1, false)));
+    allocator.handle(Input::AddressApplied(record(1, false).into()));
     for list in [List::Services, List::Pools, List::Namespaces, List::Addresses] {
         allocator.handle(Input::Synced(list));
     }
@@ -194,17 +196,17 @@ fn what_a_finalizer_holds_is_given_back_once_and_then_waited_for() {
         outputs.filter(|output| matches!(output, Output::Release(_))).count()
     };
     assert_eq!(releases(&mut allocator), 1);
-    let result = ReleaseResult::Changed(record(2, true));
+    let result = ReleaseResult::Changed(record(2, true).into());
     for input in [
         Input::ReleaseDone { address, result },
         // A speaker takes its name off.
-        Input::AddressApplied(record(3, true)),
+        Input::AddressApplied(record(3, true).into()),
         Input::Retry,
     ] {
         allocator.handle(input);
         assert_eq!(releases(&mut allocator), 0, "the object is deleted already");
     }
     allocator.handle(Input::AddressDeleted { address, version: Version(4) });
-    allocator.handle(Input::AddressApplied(record(5, false)));
+    allocator.handle(Input::AddressApplied(record(5, false).into()));
     assert_eq!(releases(&mut allocator), 1, "a new object is another matter");
 }

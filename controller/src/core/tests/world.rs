@@ -331,7 +331,11 @@ impl World {
         let mut service = Service::from(object);
         if let Some(before) = before {
             // As the API server does when the type changes.
-            service.ingress = if service.is_load_balancer { before.ingress } else { Vec::new() };
+            service.set_ingress(if service.is_load_balancer {
+                before.ingress().to_vec()
+            } else {
+                Vec::new()
+            });
             service.conditions = before.conditions;
             service.pool_shown = before.pool_shown;
         }
@@ -341,7 +345,7 @@ impl World {
 
     pub(super) fn delete_service(&mut self, name: &str) {
         let mut service = self.services.remove(&ServiceRef::new("shop", name)).unwrap();
-        service.version = self.next_version();
+        service.set_version(self.next_version());
         self.handle(Event::Services(Change::Deleted(service)));
         self.run();
     }
@@ -366,9 +370,9 @@ impl World {
             None => self.rivals.remove(&key),
         };
         let service = self.services.get_mut(&key).unwrap();
-        service.version = version;
-        service.ingress =
-            ip.map(|ip| Ingress { ip: Some(ip.to_owned()), ..Ingress::default() }).into_iter().collect();
+        service.set_version(version);
+        let entry = ip.map(|ip| Ingress { ip: Some(ip.to_owned()), ..Ingress::default() });
+        service.set_ingress(entry.into_iter().collect());
         let service = service.clone();
         self.handle(Event::Services(Change::Applied(service)));
         self.run();
@@ -379,7 +383,7 @@ impl World {
         let key = ServiceRef::new("shop", name);
         let version = self.next_version();
         let service = self.services.get_mut(&key).unwrap();
-        service.version = version;
+        service.set_version(version);
         service.pool_shown = Some(pool.to_owned());
         let service = service.clone();
         self.manifests.insert(key);
@@ -478,7 +482,7 @@ impl World {
 impl World {
     pub(super) fn shows(&self, name: &str) -> Vec<String> {
         let service = &self.services[&ServiceRef::new("shop", name)];
-        service.shown().iter().map(ToString::to_string).collect()
+        service.shown.iter().map(ToString::to_string).collect()
     }
 
     /// Status and reason of one of a Service's conditions; empty if it has none.
@@ -523,7 +527,7 @@ impl World {
     pub(super) fn check(&self) {
         let mut seen = BTreeSet::new();
         for (name, service) in &self.services {
-            for address in service.shown().into_iter().filter(|_| !self.rivals.contains_key(name)) {
+            for address in service.shown.iter().copied().filter(|_| !self.rivals.contains_key(name)) {
                 assert!(seen.insert(address), "{address} stands on two Services");
                 let users = self.addresses[&address].users();
                 assert_eq!(users, std::slice::from_ref(&service.owner), "{address}");

@@ -25,7 +25,7 @@ impl World {
                 self.tell_address(address);
                 TakeResult::Taken(version)
             }
-            (Some(record), _) => TakeResult::Held(record),
+            (Some(record), _) => TakeResult::Held(record.into()),
             (None, _) => {
                 let version = self.next_version();
                 let services = vec![owner.clone()];
@@ -104,7 +104,7 @@ impl World {
                 if !record.services.contains(&owner)
                     || (then == ReleaseThen::Leave) == (record.services.len() == 1) =>
             {
-                ReleaseResult::Changed(record.clone())
+                ReleaseResult::Changed(record.clone().into())
             }
             Some(record) => {
                 record.services.retain(|other| *other != owner);
@@ -131,13 +131,13 @@ impl World {
 
     pub(super) fn tell_service(&mut self, service: &ServiceRef) {
         if let Some(api) = self.services.get(service).filter(|api| api.balanced) {
-            self.lagging[SERVICES].push_back(Input::ServiceApplied(api.request.clone()));
+            self.lagging[SERVICES].push_back(Input::ServiceApplied(api.request.clone().into()));
         }
     }
 
     pub(super) fn tell_address(&mut self, address: IpAddr) {
         let record = self.lbips.get(&address).cloned();
-        self.lagging[ADDRESSES].extend(record.map(Input::AddressApplied));
+        self.lagging[ADDRESSES].extend(record.map(|it| Input::AddressApplied(it.into())));
     }
 
     pub(super) fn tell_deleted(&mut self, address: IpAddr) {

@@ -71,7 +71,7 @@ impl World {
                 TakeHow::Join { beside } => beside.as_slice(),
                 TakeHow::Create | TakeHow::Claim => &[],
             };
-            let mine = record.claim.is_none_or(|claim| claim.admits(&take.owner.service, key));
+            let mine = record.claim.as_ref().is_none_or(|claim| claim.admits(&take.owner.service, key));
             mine && record.services.iter().all(|other| *other != take.owner && beside.contains(other))
         });
         let object = match found {
@@ -179,7 +179,7 @@ impl World {
                 return StatusResult::Owned { managers: vec![rival] };
             }
             (_, Some(entries)) => {
-                service.ingress = entries;
+                service.set_ingress(entries);
                 self.rivals.remove(name);
             }
             _ => {}
@@ -191,7 +191,7 @@ impl World {
             None if self.manifests.contains(name) => {}
             pool => service.pool_shown = pool.as_ref().map(ToString::to_string),
         }
-        service.version = version;
+        service.set_version(version);
         let service = service.clone();
         // The watch is often quicker than the answer.
         self.handle(Event::Services(Change::Applied(service.clone())));
@@ -205,10 +205,10 @@ impl World {
             && !service.is_load_balancer
         {
             self.writes.push("clear");
-            service.version = version;
+            service.set_version(version);
             service.conditions.clear();
             service.pool_shown = None;
-            service.ingress.clear();
+            service.set_ingress(Vec::new());
         }
     }
 }
