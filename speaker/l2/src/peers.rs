@@ -167,9 +167,9 @@ impl Peer {
         matches!(self.status, Status::Grace(_))
     }
 
-    /// Gone without a word, by silence alone.
+    /// Gone by silence alone, its own or its kernel's: what is not heard may live on the other side of a split.
     pub(crate) fn was_declared_dead(&self) -> bool {
-        matches!(self.status, Status::Gone { how: Gone::Dead { .. }, .. })
+        matches!(self.status, Status::Gone { how: Gone::Dead { .. } | Gone::Overdue, .. })
     }
 
     /// Its speaker is not there, whether or not its kernel is.

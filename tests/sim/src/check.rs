@@ -1,6 +1,6 @@
 //! What must hold, watched while a run goes on and looked at when it has settled.
 //!
-//! Owns: who holds what as the speakers themselves say, moves and which of them are excused, how long two connected
+//! Owns: who holds what as the speakers themselves say, moves (`excuses` says which are right), how long two connected
 //! nodes held one address, gaps in what clients could reach. Breaks of a rule are collected, not thrown, so that one
 //! run shows all of them.
 
@@ -8,11 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::Moment;
+use herald_l2::Revision;
 
-/// Two successors that claim within this race: they learned of the death at different moments, and the first one's
-/// hellos were lost or still on their way. It counts as one move.
-const RACE: Duration = Duration::from_millis(60);
+use crate::Moment;
+use crate::excuses::{Excuses, Move, RACE};
 
 /// How far a class lets addresses move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,19 +42,6 @@ impl Bounds {
     pub const NOTHING: Self = Self { moves: Moves::Any, dual: Duration::MAX, gap: None, takeover: None };
 }
 
-/// One address changed hands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Move {
-    /// When.
-    pub at: Moment,
-    /// Which.
-    pub vip: IpAddr,
-    /// Who held it before.
-    pub from: usize,
-    /// Who holds it now.
-    pub to: usize,
-}
-
 /// Figures of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Measured {
@@ -79,7 +65,10 @@ pub struct Measured {
 #[derive(Debug)]
 pub(crate) struct Check {
     bounds: Bounds,
+    /// Which moves are a fault's doing.
+    pub excuses: Excuses,
     holders: BTreeMap<IpAddr, BTreeSet<usize>>,
+    still: BTreeSet<usize>,
     last_holder: BTreeMap<IpAddr, usize>,
     /// And the one before, until when.
     holder_before: BTreeMap<IpAddr, (usize, Moment)>,
@@ -87,13 +76,10 @@ pub(crate) struct Check {
     warm_at: Moment,
     /// From here on nothing may change.
     settled_at: Option<Moment>,
-    struck: BTreeMap<usize, Moment>,
-    cut_off: BTreeMap<usize, Moment>,
-    born_cut_off: BTreeMap<usize, Moment>,
-    struck_vips: BTreeMap<IpAddr, Moment>,
-    barred: BTreeMap<IpAddr, BTreeSet<usize>>,
     both: BTreeMap<(IpAddr, usize, usize), Moment>,
     served: BTreeMap<(usize, IpAddr), Moment>,
+    /// Hosts that were away from nodes, from when until when, and were told nothing when they came back.
+    hosts_away: BTreeMap<usize, (Moment, Option<Moment>)>,
     orphaned: BTreeMap<IpAddr, Moment>,
     measured: Measured,
     violations: Vec<String>,
@@ -104,18 +90,16 @@ impl Check {
     pub(crate) fn new(bounds: Bounds, warm_at: Moment) -> Self {
         Self {
             bounds,
+            excuses: Excuses::default(),
             holders: BTreeMap::new(),
+            still: BTreeSet::new(),
             last_holder: BTreeMap::new(),
             holder_before: BTreeMap::new(),
             warm_at,
             settled_at: None,
-            struck: BTreeMap::new(),
-            cut_off: BTreeMap::new(),
-            born_cut_off: BTreeMap::new(),
-            struck_vips: BTreeMap::new(),
-            barred: BTreeMap::new(),
             both: BTreeMap::new(),
             served: BTreeMap::new(),
+            hosts_away: BTreeMap::new(),
             orphaned: BTreeMap::new(),
             measured: Measured::default(),
             violations: Vec::new(),
@@ -148,36 +132,14 @@ impl Check {
         self.holders.keys().copied().collect()
     }
 
-    /// Moves away from this node are right until then.
-    pub(crate) fn strike(&mut self, node: usize, until: Moment) {
-        self.struck.insert(node, until);
-    }
-
-    /// The same, and until then neither does it hear the others nor they it.
-    pub(crate) fn cut_off(&mut self, node: usize, until: Moment) {
-        self.cut_off.insert(node, until);
-        if let Some(born) = self.born_cut_off.get_mut(&node) {
-            *born = until;
-        }
-    }
-
-    /// Its speaker starts: where it hears nobody, it can't know who holds what, and is alone (rule A35).
-    pub(crate) fn started(&mut self, now: Moment, node: usize) {
-        if let Some(until) = self.cut_off.get(&node).filter(|until| **until >= now) {
-            self.born_cut_off.insert(node, *until);
+    /// Nothing of this node runs, or it runs on: what it held when it stopped nobody holds meanwhile.
+    pub(crate) fn stands_still(&mut self, node: usize, still: bool) {
+        if still {
+            self.still.insert(node);
+            self.excuses.forgets(node);
         } else {
-            self.born_cut_off.remove(&node);
+            self.still.remove(&node);
         }
-    }
-
-    /// These may not hold this address: whoever can takes it from them, however late.
-    pub(crate) fn bar(&mut self, vip: IpAddr, nodes: BTreeSet<usize>) {
-        self.barred.insert(vip, nodes);
-    }
-
-    /// Moves of this address are right until then.
-    pub(crate) fn strike_vip(&mut self, vip: IpAddr, until: Moment) {
-        self.struck_vips.insert(vip, until);
     }
 
     /// Nothing may change any more.
@@ -186,7 +148,7 @@ impl Check {
     }
 
     /// A node holds an address from now on.
-    pub(crate) fn claimed(&mut self, now: Moment, vip: IpAddr, node: usize) {
+    pub(crate) fn claimed(&mut self, now: Moment, vip: IpAddr, node: usize, revision: Revision) {
         if let Some(at) = self.settled_at {
             let text =
                 format!("n{} claims {vip} after everything had settled at {} ms", node + 1, at.as_millis());
@@ -206,16 +168,16 @@ impl Check {
         }
         match before {
             Some(from) if from != node && now >= self.warm_at => {
-                self.moved(Move { at: now, vip, from, to: node });
+                self.moved(Move { at: now, vip, from, to: node }, revision);
             }
             _ => {}
         }
     }
 
-    fn moved(&mut self, step: Move) {
+    fn moved(&mut self, step: Move, claimed_by: Revision) {
         let Move { at, vip, from, to } = step;
+        let excused = self.excuses.excuse(&step, claimed_by);
         self.measured.moves.push(step);
-        let excused = |until: Option<&Moment>| until.is_some_and(|until| *until >= at);
         let earlier = self.measured.moves.iter().rev().skip(1).filter(|other| other.vip == vip);
         let races = earlier.clone().take(1).filter(|other| at.saturating_sub(other.at) < RACE).count();
         let moves = 1 + earlier.count() - races;
@@ -223,21 +185,8 @@ impl Check {
         let wrong = match self.bounds.moves {
             Moves::Any => return,
             Moves::None => text("this class allows no move"),
-            Moves::FromStruck(_)
-                if ![self.struck.get(&from), self.cut_off.get(&from)].into_iter().any(excused)
-                    && !excused(self.struck_vips.get(&vip))
-                    && !self.barred.get(&vip).is_some_and(|barred| barred.contains(&from))
-                    && !excused(self.born_cut_off.get(&to)) =>
-            {
-                text("no fault has struck either")
-            }
-            Moves::FromStruck(most) if u32::try_from(moves).is_ok_and(|moves| moves <= most) => {
-                // Two successors may take it at once, and one of them yields.
-                let race = at + RACE;
-                let until = self.struck_vips.entry(vip).or_insert(race);
-                *until = race.max(*until);
-                return;
-            }
+            Moves::FromStruck(_) if !excused => text("no fault has struck either"),
+            Moves::FromStruck(most) if u32::try_from(moves).is_ok_and(|moves| moves <= most) => return,
             Moves::FromStruck(most) => text(&format!("its move number {moves}, {most} allowed")),
         };
         self.violation(at, &wrong);
@@ -253,7 +202,7 @@ impl Check {
         if let Some(holders) = self.holders.get_mut(&vip) {
             holders.remove(&node);
             // Of several it is now the others'.
-            if let Some(other) = holders.first() {
+            if let Some(other) = holders.iter().find(|other| !self.still.contains(other)) {
                 self.last_holder.insert(vip, *other);
             }
         }
@@ -261,10 +210,12 @@ impl Check {
 
     /// A speaker is gone, and holds nothing.
     pub(crate) fn ended(&mut self, node: usize) {
+        self.stands_still(node, false);
+        self.excuses.forgets(node);
         for (vip, holders) in &mut self.holders {
             // Of several, as after a split, it is now the others'.
             if holders.remove(&node)
-                && let Some(other) = holders.first()
+                && let Some(other) = holders.iter().find(|other| !self.still.contains(other))
             {
                 self.last_holder.insert(*vip, *other);
             }
@@ -340,17 +291,34 @@ impl Check {
             || self.holder_before.get(&vip).is_some_and(|(before, until)| *before == node && *until >= since)
     }
 
-    /// Is this node cut off, or has it been until a moment ago?
-    pub(crate) fn is_cut_off(&self, now: Moment, node: usize) -> bool {
-        self.cut_off.get(&node).is_some_and(|until| *until >= now)
-    }
-
     /// Two nodes answered one question of a client.
     pub(crate) fn answered_by_two(&mut self, now: Moment, vip: IpAddr) {
         self.measured.answered_by_two += 1;
         if self.settled_at.is_some() {
             self.violation(now, &format!("two nodes answered one question for {vip} after all had settled"));
         }
+    }
+
+    /// A host lost sight of a node.
+    pub(crate) fn host_lost(&mut self, now: Moment, host: usize) {
+        self.hosts_away.entry(host).or_insert((now, None));
+    }
+
+    /// A host sees nodes again; `told`: they have something to announce to each other, and so to it.
+    pub(crate) fn host_back(&mut self, now: Moment, host: usize, told: bool) {
+        if told {
+            self.hosts_away.remove(&host);
+        } else if let Some((_, until)) = self.hosts_away.get_mut(&host) {
+            *until = Some(now);
+        }
+    }
+
+    /// Did the address move while this host was away, so that nobody told it?
+    pub(crate) fn missed_a_move(&self, host: usize, vip: IpAddr) -> bool {
+        let last = self.measured.moves.iter().rev().find(|step| step.vip == vip);
+        self.hosts_away.get(&host).is_some_and(|(from, to)| {
+            last.is_some_and(|step| step.at >= *from && to.is_some_and(|to| step.at <= to))
+        })
     }
 
     /// So many clients ended with packets to the wrong node.
@@ -380,7 +348,7 @@ mod tests {
     fn check(moves: Moves) -> Check {
         let bounds = Bounds { moves, dual: at(250), gap: Some(at(300)), takeover: None };
         let mut check = Check::new(bounds, at(1_000));
-        check.claimed(at(500), vip(), 0);
+        check.claimed(at(500), vip(), 0, Revision(1));
         check
     }
 
@@ -391,27 +359,27 @@ mod tests {
     #[test]
     fn a_move_needs_an_excuse() {
         let mut excused = check(Moves::FromStruck(1));
-        excused.strike(0, at(2_000));
-        excused.claimed(at(1_500), vip(), 1);
+        excused.excuses.strike(0, at(2_000));
+        excused.claimed(at(1_500), vip(), 1, Revision(1));
         assert_eq!(violations(excused), [""; 0]);
 
         let mut too_late = check(Moves::FromStruck(1));
-        too_late.strike(0, at(1_400));
-        too_late.claimed(at(1_500), vip(), 1);
+        too_late.excuses.strike(0, at(1_400));
+        too_late.claimed(at(1_500), vip(), 1, Revision(1));
         assert_eq!(
             violations(too_late),
             ["at 1500 ms: 10.0.1.1 moves from n1 to n2: no fault has struck either"]
         );
 
         let mut twice = check(Moves::FromStruck(1));
-        twice.strike_vip(vip(), at(9_000));
-        twice.claimed(at(1_500), vip(), 1);
-        twice.claimed(at(1_600), vip(), 0);
+        twice.excuses.strike_vip(vip(), at(9_000));
+        twice.claimed(at(1_500), vip(), 1, Revision(1));
+        twice.claimed(at(1_600), vip(), 0, Revision(1));
         assert_eq!(violations(twice).len(), 1);
 
         let mut again = check(Moves::None);
         again.released(at(1_500), vip(), 0);
-        again.claimed(at(1_600), vip(), 0);
+        again.claimed(at(1_600), vip(), 0, Revision(1));
         assert_eq!(violations(again), [""; 0], "taking one's own back is no move");
     }
 
@@ -421,7 +389,7 @@ mod tests {
             let mut check = check(Moves::Any);
             check.bounds.takeover = Some(at(200));
             check.died(at(1_500), 0);
-            check.claimed(at(claimed_at), vip(), 1);
+            check.claimed(at(claimed_at), vip(), 1, Revision(1));
             assert_eq!(violations(check).len(), broken);
         }
     }
@@ -431,14 +399,14 @@ mod tests {
         let mut check = check(Moves::Any);
         check.settle(at(2_000));
         check.released(at(2_001), vip(), 0);
-        check.claimed(at(2_002), vip(), 0);
+        check.claimed(at(2_002), vip(), 0, Revision(1));
         assert_eq!(violations(check).len(), 2);
     }
 
     #[test]
     fn two_holders_count_only_while_connected_and_only_beyond_the_bound() {
         let mut check = check(Moves::Any);
-        check.claimed(at(1_000), vip(), 1);
+        check.claimed(at(1_000), vip(), 1, Revision(1));
         check.compare(at(1_000), |_, _| false);
         check.compare(at(5_000), |_, _| true);
         check.released(at(5_200), vip(), 0);
@@ -447,7 +415,7 @@ mod tests {
         assert_eq!((measured.dual, broken.len()), (at(200), 0));
 
         let mut check = self::check(Moves::Any);
-        check.claimed(at(1_000), vip(), 1);
+        check.claimed(at(1_000), vip(), 1, Revision(1));
         check.compare(at(1_000), |_, _| true);
         assert_eq!(violations(check), ["at 60000 ms: n1 and n2 both held 10.0.1.1 for 59000 ms"]);
     }

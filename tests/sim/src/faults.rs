@@ -124,8 +124,8 @@ impl World {
         }
     }
 
-    /// The nodes that may hold an address, all but these.
-    fn listed(&mut self, vip: usize, without: &[Who]) -> Nodes {
+    /// The nodes that may hold an address, all but these, and these.
+    fn listed(&mut self, without: &[Who]) -> (Nodes, BTreeSet<usize>) {
         let mut nodes = BTreeSet::new();
         for who in without {
             match who {
@@ -136,15 +136,11 @@ impl World {
                 who => nodes.extend(self.find(*who)),
             }
         }
-        let without = nodes;
-        if let Some(vip) = self.vips().get(vip).copied() {
-            self.check.bar(vip, without.clone());
+        if nodes.is_empty() {
+            return (Nodes::All, nodes);
         }
-        if without.is_empty() {
-            return Nodes::All;
-        }
-        let names = (0..self.nodes.len()).filter(|node| !without.contains(node)).map(node_name);
-        Nodes::Listed(names.collect())
+        let names = (0..self.nodes.len()).filter(|node| !nodes.contains(node)).map(node_name);
+        (Nodes::Listed(names.collect()), nodes)
     }
 
     /// Does it.
@@ -162,17 +158,17 @@ impl World {
 
     fn apply_to(&mut self, node: usize, fault: &Fault) {
         let now = self.now;
-        let strike = |world: &mut Self, until| world.check.strike(node, until);
-        let cut_off = |world: &mut Self, until| world.check.cut_off(node, until);
+        let strike = |world: &mut Self, until| world.check.excuses.strike(node, until);
+        let cut_off = |world: &mut Self, until| world.check.excuses.cut_off(world.now, node, until);
         match fault {
             Fault::Crash { link, .. } => self.crash(node, *link),
             Fault::Return(_) => self.power_returns(node),
             Fault::Kill(_) => {
                 strike(self, LASTING);
+                self.speaker_ends(node);
                 if let Some(node) = self.nodes.get_mut(node) {
                     node.kill();
                 }
-                self.api_links.cut(node);
                 self.check.ended(node);
             }
             Fault::Start(_) if self.nodes.get(node).is_some_and(|node| node.alive && node.core.is_none()) => {
@@ -196,6 +192,7 @@ impl World {
                 if let Some(node) = self.nodes.get_mut(node).filter(|node| node.frozen.is_none()) {
                     node.frozen = Some(frozen);
                 }
+                self.check.stands_still(node, true);
             }
             Fault::Continue(_) => {
                 // Told to end while it was frozen, or killed: it is not back.
@@ -215,7 +212,7 @@ impl World {
             Fault::Path { to, cut, .. } => {
                 let Some(to) = self.find(*to) else { return };
                 for node in [node, to] {
-                    self.check.cut_off(node, if *cut { LASTING } else { now + AFTERMATH });
+                    self.check.excuses.cut_off(now, node, if *cut { LASTING } else { now + AFTERMATH });
                 }
                 self.switch.set_cut(Port(node), Port(to), *cut);
             }
@@ -230,7 +227,9 @@ impl World {
             Fault::ApiBack(_) => {
                 // What it held by older copies may be another's by now.
                 for vip in self.vips().to_vec() {
-                    self.check.strike_vip(vip, now + LIST_BELIEVED + AFTERMATH);
+                    if self.check.held_last(vip, node, now) || self.check.holds(vip, node) {
+                        self.check.excuses.strike_vip(vip, now + LIST_BELIEVED + AFTERMATH);
+                    }
                 }
                 self.connect_api(node);
             }
@@ -246,11 +245,11 @@ impl World {
     }
 
     fn crash(&mut self, node: usize, link: bool) {
-        self.check.strike(node, LASTING);
+        self.check.excuses.strike(node, LASTING);
+        self.speaker_ends(node);
         if let Some(node) = self.nodes.get_mut(node) {
             node.crash(self.now);
         }
-        self.api_links.cut(node);
         self.check.died(self.now, node);
         if !link {
             self.switch.set_link(Port(node), false);
@@ -261,7 +260,7 @@ impl World {
         let Some(state) = self.nodes.get_mut(node).filter(|node| !node.alive) else { return };
         state.alive = true;
         state.died_at = None;
-        self.check.strike(node, self.now + AFTERMATH);
+        self.check.excuses.strike(node, self.now + AFTERMATH);
         self.switch.set_link(Port(node), true);
         self.start_speaker(node);
     }
@@ -275,7 +274,7 @@ impl World {
                     self.switch.set_forwarding(Port(port), false);
                 }
                 for node in 0..self.nodes.len() {
-                    self.check.cut_off(node, LASTING);
+                    self.check.excuses.cut_off(now, node, LASTING);
                 }
             }
             Fault::PortUp { port, forwarding } => {
@@ -286,22 +285,18 @@ impl World {
             }
             Fault::Forward { port } => {
                 self.switch.set_forwarding(Port(*port), true);
-                self.check.cut_off(*port, now + AFTERMATH);
+                self.check.excuses.cut_off(now, *port, now + AFTERMATH);
             }
             Fault::Split(sides) => {
-                for (port, side) in sides.iter().enumerate() {
-                    self.switch.set_side(Port(port), *side);
-                }
+                self.set_sides(|port| sides.get(port).copied().unwrap_or_default());
                 for node in 0..self.nodes.len() {
-                    self.check.cut_off(node, LASTING);
+                    self.check.excuses.cut_off(now, node, LASTING);
                 }
             }
             Fault::Heal => {
-                for port in 0..self.ports() {
-                    self.switch.set_side(Port(port), 0);
-                }
+                self.set_sides(|_| 0);
                 for node in 0..self.nodes.len() {
-                    self.check.cut_off(node, now + AFTERMATH);
+                    self.check.excuses.cut_off(now, node, now + AFTERMATH);
                 }
             }
             Fault::Loss(loss) => self.switch.set_loss(*loss),
@@ -314,28 +309,66 @@ impl World {
                 self.switch.set_filter(*filter);
                 let until = if *filter { LASTING } else { now + AFTERMATH };
                 for node in 0..self.nodes.len() {
-                    self.check.cut_off(node, until);
+                    self.check.excuses.cut_off(now, node, until);
                 }
             }
             Fault::Create { vip, without } => {
-                let nodes = self.listed(*vip, without);
+                let (nodes, barred) = self.listed(without);
                 let probe = self.dice.chance(0.5);
                 self.change_spec(*vip, |api, vip| api.create(vip, nodes, probe));
+                self.bar(*vip, barred);
             }
             Fault::Delete { vip } => self.change_spec(*vip, super::api::Api::delete),
             Fault::Assign { vip, without } => {
-                let nodes = self.listed(*vip, without);
+                let (nodes, barred) = self.listed(without);
                 self.change_spec(*vip, |api, vip| api.change(vip, |spec| spec.nodes = nodes));
+                self.bar(*vip, barred);
             }
             Fault::Touch { vip } => self.change_spec(*vip, |api, vip| api.change(vip, |_| ())),
             _ => {}
         }
     }
 
+    /// Splits the network, or makes it whole. A host that comes back to nodes of which none sees another come back is not
+    /// told of what moved meanwhile: nobody knows that it was away, and it finds out by its own probes.
+    fn set_sides(&mut self, side: impl Fn(usize) -> u8) {
+        let nodes = self.nodes.len();
+        let passes = |world: &Self| -> BTreeSet<(usize, usize)> {
+            let pairs = (0..world.ports()).flat_map(|a| (0..nodes).map(move |b| (a, b)));
+            pairs.filter(|(a, b)| world.switch.passes(Port(*a), Port(*b))).collect()
+        };
+        let before = passes(self);
+        for port in 0..self.ports() {
+            self.switch.set_side(Port(port), side(port));
+        }
+        let after = passes(self);
+        for host in 0..self.hosts.len() {
+            let port = self.host_port(host).0;
+            if before.difference(&after).any(|(a, _)| *a == port) {
+                self.check.host_lost(self.now, host);
+            }
+            let mut gained = after.difference(&before).filter(|(a, _)| *a == port).peekable();
+            if gained.peek().is_some() {
+                let told =
+                    gained.any(|(_, node)| after.difference(&before).any(|(a, b)| *b == *node && *a < nodes));
+                self.check.host_back(self.now, host, told);
+            }
+        }
+    }
+
+    /// By the spec as it is now these may not hold the address.
+    fn bar(&mut self, index: usize, nodes: BTreeSet<usize>) {
+        if let Some(vip) = self.vips().get(index).copied()
+            && let Some(spec) = self.api.read(vip)
+        {
+            self.check.excuses.bar(vip, spec.revision, nodes);
+        }
+    }
+
     fn change_spec(&mut self, index: usize, change: impl FnOnce(&mut crate::api::Api, IpAddr)) {
         let Some(vip) = self.vips().get(index).copied() else { return };
         change(&mut self.api, vip);
-        self.check.strike_vip(vip, self.now + AFTERMATH * 2);
+        self.check.excuses.strike_vip(vip, self.now + AFTERMATH * 2);
         self.check.forget_served(vip);
         self.tell_all(vip);
     }

@@ -3,7 +3,7 @@
 //!
 //! - `world` lets time pass; `switch`, `node`, `host`, `kernel`, `neighbour` and `api` are what it is made of.
 //! - [`classes`] is the table of fault classes with what each promises; `schedule` and `faults` say what happens.
-//! - `check` watches while time passes, `sent` what is said in an address's name, `verdict` judges what has settled.
+//! - `check` watches while time passes (`excuses`: which moves are right), `sent` what is said in an address's name, `verdict` judges what has settled.
 //! - [`run`] runs seeds, [`figures`] measures detection, [`trace`] tells what happened.
 //!
 //! Same class, same seed: same history, on every machine. `cargo run -p herald-sim -- --class crash --seed 1 --trace`
@@ -14,6 +14,7 @@ mod check;
 pub mod classes;
 mod disasters;
 mod disturbances;
+mod excuses;
 mod faults;
 pub mod figures;
 mod host;

@@ -79,7 +79,7 @@ impl World {
             return Some("it knows no spec".into());
         }
         // Who does not hear the others can't know what became of an address.
-        if [deputy, of].iter().any(|node| self.check.is_cut_off(self.now, *node)) {
+        if [deputy, of].iter().any(|node| self.check.excuses.is_cut_off(self.now, *node)) {
             return None;
         }
         let told = if self.switch.loses() { TOLD_UNDER_LOSS } else { TOLD };

@@ -124,7 +124,10 @@ impl World {
                 }
                 let name = &host.name;
                 match host.cache.lookup(vip) {
-                    Some(mac) if holders.iter().all(|(_, holder)| *holder != mac) => {
+                    Some(mac)
+                        if holders.iter().all(|(_, holder)| *holder != mac)
+                            && !self.check.missed_a_move(index, vip) =>
+                    {
                         let holder = holders.iter().map(|(node, _)| node + 1).next().unwrap_or_default();
                         wrong.push(format!(
                             "{name} sends what is for {vip} to {mac}, not to its holder n{holder}"

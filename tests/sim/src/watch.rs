@@ -1,5 +1,6 @@
 //! The API server's side of the world: watches that deliver, status that is written, speakers that start with a list.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::api::Told;
@@ -13,10 +14,24 @@ impl World {
         let (now, ablation) = (self.now, self.setup.ablation);
         let Some(state) = self.nodes.get_mut(node).filter(|node| node.alive) else { return };
         state.start(now, config, ablation);
-        self.check.started(now, node);
+        self.check.excuses.started(now, node);
         self.note(node, || "speaker starts".into());
         self.wake(node);
         self.connect_api(node);
+    }
+
+    /// The speaker process ends, one way or another: what of its claims nobody has written down?
+    pub(crate) fn speaker_ends(&mut self, node: usize) {
+        self.api_links.cut(node);
+        let name = node::node_name(node);
+        let others: BTreeSet<usize> =
+            (0..self.nodes.len()).filter(|other| *other != node && self.is_speaking(*other)).collect();
+        for vip in self.vips().to_vec() {
+            let recorded = self.api.read(vip).is_some_and(|spec| spec.holders_hint.contains(&name));
+            if self.check.holds(vip, node) && !recorded {
+                self.check.excuses.unrecorded(vip, node, others.clone());
+            }
+        }
     }
 
     /// The node's watch is made, with a first list.

@@ -281,8 +281,8 @@ impl World {
     fn told(&mut self, node: usize, event: News) {
         self.note(node, || describe_event(&event));
         match event {
-            News::Claimed { vip, .. } => {
-                self.check.claimed(self.now, vip, node);
+            News::Claimed { vip, revision, .. } => {
+                self.check.claimed(self.now, vip, node, revision);
                 self.record.fact(self.now, Fact::Claimed { node, vip });
                 self.report_later(node, vip, true);
             }
@@ -305,10 +305,10 @@ impl World {
                 self.schedule(at, Event::Relist { node });
             }
             News::ShutdownComplete => {
+                self.speaker_ends(node);
                 if let Some(state) = self.nodes.get_mut(node) {
                     state.kill();
                 }
-                self.api_links.cut(node);
                 self.check.ended(node);
             }
             _ => {}
@@ -410,6 +410,7 @@ impl World {
         if let Some(state) = self.nodes.get_mut(node) {
             state.turn_due = None;
         }
+        self.check.stands_still(node, false);
         self.wake(node);
     }
 

@@ -1,0 +1,125 @@
+//! Which moves a fault excuses. As narrow as can be: a move that is excused without need is a fault of the protocol that
+//! nobody sees.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use herald_l2::Revision;
+
+use crate::Moment;
+
+/// Two successors that claim within this race: they learned of the death at different moments, and the first one's
+/// hellos were lost or still on their way. It counts as one move.
+pub(crate) const RACE: Duration = Duration::from_millis(60);
+/// A newcomer that is cut off within this may not have learned who holds what (rule A24).
+const LISTENS: Duration = Duration::from_secs(1);
+
+/// One address changed hands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Move {
+    /// When.
+    pub at: Moment,
+    /// Which.
+    pub vip: IpAddr,
+    /// Who held it before.
+    pub from: usize,
+    /// Who holds it now.
+    pub to: usize,
+}
+
+/// A claim that status never told of, and those who heard of it.
+#[derive(Debug)]
+struct Unrecorded {
+    holder: usize,
+    witnesses: BTreeSet<usize>,
+}
+
+/// What faults there were that let addresses move.
+#[derive(Debug, Default)]
+pub(crate) struct Excuses {
+    struck: BTreeMap<usize, Moment>,
+    cut_off: BTreeMap<usize, Moment>,
+    born_cut_off: BTreeMap<usize, Moment>,
+    started: BTreeMap<usize, Moment>,
+    struck_vips: BTreeMap<IpAddr, Moment>,
+    barred: BTreeMap<IpAddr, (Revision, BTreeSet<usize>)>,
+    races: BTreeMap<IpAddr, Moment>,
+    unrecorded: BTreeMap<IpAddr, Unrecorded>,
+}
+
+impl Excuses {
+    /// Moves away from this node are right until then.
+    pub(crate) fn strike(&mut self, node: usize, until: Moment) {
+        self.struck.insert(node, until);
+    }
+
+    /// The same, and until then neither does it hear the others nor they it.
+    pub(crate) fn cut_off(&mut self, now: Moment, node: usize, until: Moment) {
+        self.cut_off.insert(node, until);
+        let young = self.started.get(&node).is_some_and(|started| now.saturating_sub(*started) < LISTENS);
+        if young || self.born_cut_off.contains_key(&node) {
+            self.born_cut_off.insert(node, until);
+        }
+    }
+
+    /// Is this node cut off, or has it been until a moment ago?
+    pub(crate) fn is_cut_off(&self, now: Moment, node: usize) -> bool {
+        self.cut_off.get(&node).is_some_and(|until| *until >= now)
+    }
+
+    /// Its speaker starts: where it hears nobody, it can't know who holds what, and is alone (rule A35).
+    pub(crate) fn started(&mut self, now: Moment, node: usize) {
+        self.started.insert(node, now);
+        if let Some(until) = self.cut_off.get(&node).filter(|until| **until >= now) {
+            self.born_cut_off.insert(node, *until);
+        } else {
+            self.born_cut_off.remove(&node);
+        }
+    }
+
+    /// From this revision on these may not hold this address: who claims by it takes it from them, however late it
+    /// was told.
+    pub(crate) fn bar(&mut self, vip: IpAddr, revision: Revision, nodes: BTreeSet<usize>) {
+        self.barred.insert(vip, (revision, nodes));
+    }
+
+    /// Moves of this address are right until then.
+    pub(crate) fn strike_vip(&mut self, vip: IpAddr, until: Moment) {
+        self.struck_vips.insert(vip, until);
+    }
+
+    /// A speaker ends while status does not name it: what it took is known to these others alone (rule A31).
+    pub(crate) fn unrecorded(&mut self, vip: IpAddr, holder: usize, witnesses: BTreeSet<usize>) {
+        self.unrecorded.insert(vip, Unrecorded { holder, witnesses });
+    }
+
+    /// A speaker has ended or stood still, and knows nothing of before.
+    pub(crate) fn forgets(&mut self, node: usize) {
+        for unrecorded in self.unrecorded.values_mut() {
+            unrecorded.witnesses.remove(&node);
+        }
+    }
+
+    /// Is this move a fault's doing? `claimed_by`: the revision that the new holder claims by.
+    pub(crate) fn excuse(&mut self, step: &Move, claimed_by: Revision) -> bool {
+        let Move { at, vip, from, to } = *step;
+        let lasts = |until: Option<&Moment>| until.is_some_and(|until| *until >= at);
+        let barred = |(revision, nodes): &(Revision, BTreeSet<usize>)| {
+            claimed_by >= *revision && nodes.contains(&from)
+        };
+        let forgotten = |claim: &Unrecorded| claim.holder == from && claim.witnesses.is_empty();
+        let excused = [self.struck.get(&from), self.cut_off.get(&from), self.born_cut_off.get(&to)]
+            .into_iter()
+            .any(lasts)
+            || lasts(self.struck_vips.get(&vip))
+            || self.barred.get(&vip).is_some_and(barred)
+            || self.unrecorded.get(&vip).is_some_and(forgotten);
+        self.unrecorded.remove(&vip);
+        if excused {
+            // Two successors may take it at once, and one of them yields; that is the end of it.
+            self.races.insert(vip, at + RACE);
+        }
+        excused || lasts(self.races.get(&vip))
+    }
+}
