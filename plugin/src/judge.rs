@@ -120,7 +120,11 @@ impl Judgement {
                     Ingress::Show(addresses) => Some(addresses),
                     Ingress::Leave => None,
                 };
-                let outcome = Outcome { shows, pool: publication.pool, refusal: publication.refusal };
+                let outcome = Outcome {
+                    shows,
+                    pool: publication.pool,
+                    refusal: publication.refusal.map(|refusal| *refusal),
+                };
                 self.services.insert(publication.owner.service.clone(), outcome);
                 let result = PublishResult::Published(version);
                 allocator.handle(Input::PublishDone { owner: publication.owner, result });

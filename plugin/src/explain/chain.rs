@@ -19,7 +19,7 @@ pub fn explanation(facts: &Facts) -> Explanation {
     let service = &facts.service;
     let mut told = Explanation {
         service: service.owner.service.to_string(),
-        addresses: service.shown(),
+        addresses: service.shown.clone(),
         ..Explanation::default()
     };
     if !told.served(facts) {
@@ -76,7 +76,7 @@ impl Explanation {
             );
             return false;
         }
-        let policy = if service.is_local { "Local" } else { "Cluster" };
+        let policy = if service.is_local() { "Local" } else { "Cluster" };
         let what = format!("{name}, {class}, {}, externalTrafficPolicy {policy}", families(service.families));
         self.add("Service", State::Ok, what);
         true
@@ -136,7 +136,7 @@ impl Explanation {
             let state = if shown { State::Ok } else { State::Broken };
             self.add("Address", state, owned(address, uid, shown));
         }
-        for shown in facts.service.shown() {
+        for shown in facts.service.shown.iter().copied() {
             if mine.iter().any(|address| address.address == shown) {
                 continue;
             }
@@ -147,7 +147,7 @@ impl Explanation {
             };
             self.add("Address", State::Broken, what);
         }
-        if mine.is_empty() && facts.service.shown().is_empty() {
+        if mine.is_empty() && facts.service.shown.is_empty() {
             self.add("Address", State::Broken, "none");
         }
         mine
@@ -222,7 +222,7 @@ impl Explanation {
         }
         let Some(nodes) = self.seen("Nodes", &facts.nodes) else { return };
         for address in mine {
-            let (state, what) = eligible(address, nodes, facts.service.is_local);
+            let (state, what) = eligible(address, nodes, facts.service.is_local());
             self.add("Nodes", state, what);
         }
     }

@@ -80,13 +80,13 @@ impl Progress {
             let Some(service) = services.iter().find(|service| service.owner.service == *name) else {
                 continue;
             };
-            let now = service.shown();
+            let now = &service.shown;
             let listed = |shown: &IpAddr| {
                 let object = addresses.iter().find(|address| address.address == *shown);
                 object.is_some_and(|address| address.users().contains(&service.owner))
             };
-            if BTreeSet::from_iter(&now) != BTreeSet::from_iter(before) {
-                progress.changed.push((name.clone(), before.to_vec(), now));
+            if BTreeSet::from_iter(now) != BTreeSet::from_iter(before) {
+                progress.changed.push((name.clone(), before.to_vec(), now.clone()));
             } else if now.iter().all(listed) {
                 progress.taken.push(service.owner.clone());
             } else {

@@ -114,7 +114,7 @@ pub fn plan(
     for service in world.services.iter().filter(|service| service.is_load_balancer) {
         let (fate, finding) = fate(service, &world, &judgement);
         converted.findings.extend(finding);
-        services.push(Row { service: service.owner.service.clone(), shows: service.shown(), fate });
+        services.push(Row { service: service.owner.service.clone(), shows: service.shown.clone(), fate });
     }
     if services.is_empty() && !checked {
         converted.findings.push(Finding::NotChecked);
@@ -130,7 +130,7 @@ fn open_sharing(converted: &mut Converted, pools: &mut [Pool], world: &World) {
     let mut sharers: BTreeMap<(IpAddr, &herald_ipam::SharingKey), Vec<&ServiceRef>> = BTreeMap::new();
     for service in world.services.iter().filter(|service| world.serves(service)) {
         let key = service.wanted.as_ref().ok().and_then(|wanted| wanted.sharing.as_ref());
-        for (address, key) in service.shown().into_iter().zip(key.into_iter().cycle()) {
+        for (address, key) in service.shown.iter().copied().zip(key.into_iter().cycle()) {
             sharers.entry((address, key)).or_default().push(&service.owner.service);
         }
     }
@@ -183,7 +183,7 @@ fn announced(converted: &mut Converted, pools: &[Pool], world: &World) -> Result
         }
         let pool_name = name.to_owned();
         if converted.bgp.iter().any(|meaning| meaning.selects_pool(name, labels)) {
-            let uses = |service: &&Service| service.shown().iter().any(|address| gives(pool, *address));
+            let uses = |service: &&Service| service.shown.iter().any(|address| gives(pool, *address));
             let services = world.services.iter().filter(uses).map(|service| service.owner.service.clone());
             converted.findings.push(Finding::OnlyByBgp { pool: pool_name, services: services.collect() });
         } else {
@@ -195,7 +195,7 @@ fn announced(converted: &mut Converted, pools: &[Pool], world: &World) -> Result
 
 fn fate(service: &Service, world: &World, judgement: &Judgement) -> (Fate, Option<Finding>) {
     let name = service.owner.service.clone();
-    let shows: BTreeSet<IpAddr> = service.shown().into_iter().collect();
+    let shows: BTreeSet<IpAddr> = service.shown.iter().copied().collect();
     let from: Addresses = shows.iter().copied().collect();
     let Some(Outcome { shows: would, pool, refusal }) =
         judgement.services.get(&name).filter(|_| world.serves(service))
