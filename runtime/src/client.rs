@@ -11,7 +11,10 @@ use std::{
     time::Duration,
 };
 
+use futures::{StreamExt as _, stream};
 use http::header::{HeaderValue, USER_AGENT};
+use http_body_util::{BodyStream, StreamBody};
+use hyper::body::{Body as HttpBody, Bytes};
 use hyper_util::{
     client::legacy::{Client as HttpClient, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
@@ -21,6 +24,7 @@ use kube::{
     client::{Body, ClientBuilder, ConfigExt as _},
     config::{KubeConfigOptions, Kubeconfig},
 };
+use tokio::time::timeout;
 use tower::{BoxError, ServiceExt as _, timeout::TimeoutLayer, util::option_layer};
 
 /// Idle time before the first keepalive probe.
@@ -35,6 +39,9 @@ const USER_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest time from a request to the head of its response; the body of a watch may take forever.
 pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Longest silence in the middle of a response. kube asks for watches of 290 s, which a server ends by itself: one that goes on
+/// without a word has lost its server behind a proxy or tunnel that keeps its own side open.
+const SILENCE: Duration = Duration::from_secs(330);
 /// Idle connections are closed after this time, so that they hold no TLS buffers.
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -88,13 +95,31 @@ pub fn assemble(mut config: Config, component: &str) -> Result<Client, kube::Err
         .pool_timer(TokioTimer::new())
         .build(https);
     // The layers agree on the boxed error.
-    let http = http.map_err(BoxError::from);
+    let http = http.map_err(BoxError::from).map_response(|response: http::Response<_>| response.map(heard));
     let builder = ClientBuilder::new(http, config.default_namespace.clone())
         .with_layer(&config.extra_headers_layer()?)
         .with_layer(&option_layer(config.auth_layer()?))
         .with_layer(&config.base_uri_layer())
         .with_layer(&TimeoutLayer::new(RESPONSE_TIMEOUT));
     Ok(builder.build())
+}
+
+/// A body that fails when nothing of it comes for longer than a watch lasts.
+fn heard<B>(body: B) -> impl HttpBody<Data = Bytes, Error = BoxError> + Send + 'static
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let frames = Some(Box::pin(BodyStream::new(body)));
+    StreamBody::new(stream::unfold(frames, async |frames| {
+        let mut frames = frames?;
+        match timeout(SILENCE, frames.next()).await {
+            Ok(Some(Ok(frame))) => Some((Ok(frame), Some(frames))),
+            Ok(Some(Err(error))) => Some((Err(error.into()), None)),
+            Ok(None) => None,
+            Err(_) => Some((Err(format!("nothing came for {SILENCE:?}").into()), None)),
+        }
+    }))
 }
 
 fn connector() -> HttpConnector {
@@ -165,6 +190,16 @@ mod tests {
             () = silent => unreachable!("it is pending"),
         };
         assert!(describe(&answer.unwrap_err()).contains("timed out"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_goes_on_without_a_word_ends_after_its_time() {
+        let line = stream::iter([Ok::<_, BoxError>(hyper::body::Frame::data(Bytes::from("{}\n")))]);
+        let silent = StreamBody::new(line.chain(stream::pending()));
+        let since = tokio::time::Instant::now();
+        let error = http_body_util::BodyExt::collect(heard(silent)).await.unwrap_err();
+        assert!(error.to_string().contains("nothing came for 330s"), "{error}");
+        assert_eq!(since.elapsed(), SILENCE);
     }
 
     #[test]
