@@ -172,6 +172,8 @@ pub enum AddressNo {
     BeingReleased(Vec<Owner>),
     /// A LoadBalancerIP reserves it (`claimRef`).
     Reserved(Claim),
+    /// It is reserved for Services of another namespace with a key that is not to be told there: who names it joins them.
+    ReservedByKey(Arc<str>),
     /// Its LoadBalancerIP is being deleted, but something (a finalizer) still holds it.
     Terminating,
     /// Its LoadBalancerIP exists, but names nobody.
@@ -229,7 +231,7 @@ impl AddressNo {
             Self::InUse(_) => Reason::AddressInUse,
             Self::NotShareable { .. } => Reason::NotShareable,
             Self::BeingReleased(_) | Self::Terminating => Reason::AddressBeingReleased,
-            Self::Reserved(_) | Self::HeldByNobody => Reason::AddressReserved,
+            Self::Reserved(_) | Self::ReservedByKey(_) | Self::HeldByNobody => Reason::AddressReserved,
         }
     }
 }
@@ -402,6 +404,11 @@ impl fmt::Display for AddressNo {
                 f,
                 "is reserved for {service} (claimRef of its LoadBalancerIP); ask for another address or delete the \
                  reservation"
+            ),
+            Self::ReservedByKey(namespace) => write!(
+                f,
+                "is reserved for Services of namespace {namespace} (claimRef of its LoadBalancerIP); ask for another \
+                 address or delete the reservation"
             ),
             Self::Terminating => f.write_str(
                 "has a LoadBalancerIP that is being deleted; it follows once that is gone: look for finalizers on it",

@@ -85,6 +85,20 @@ impl Allocator {
         self.is_due(&owner.service);
     }
 
+    /// What a known owner whom the record lists has in the address: it, unless it stands beside others with whom it can't
+    /// share (rule B16).
+    pub(super) fn standing(&self, address: IpAddr, owner: &Owner) -> Phase {
+        let record = self.ledger.entry(address).and_then(|entry| entry.record.as_ref());
+        let listed = record.map(|record| record.services.as_slice()).unwrap_or_default();
+        let place = listed.iter().position(|listed| listed == owner);
+        match place {
+            Some(place) if !self.belongs_there(address, owner, listed, place) => {
+                Phase::Doomed(ReleaseWhen::NotShown)
+            }
+            _ => Phase::Held,
+        }
+    }
+
     /// Whether an owner shows the address already, or can share it with those listed before it and those who do.
     fn belongs_there(&self, address: IpAddr, owner: &Owner, all: &[Owner], place: usize) -> bool {
         let shows = |owner: &Owner| {

@@ -167,10 +167,11 @@ impl Allocator {
 
     fn declined(&mut self, address: IpAddr, owner: &Owner, when: ReleaseWhen) {
         let known = self.is_known(owner);
+        let standing = self.standing(address, owner);
         self.ledger.update(address, |entry| {
             entry.writing = false;
             let phase = match when {
-                ReleaseWhen::ServiceGone if known => Phase::Held,
+                ReleaseWhen::ServiceGone if known => standing,
                 ReleaseWhen::NotShown if known => Phase::Declined,
                 ReleaseWhen::ServiceGone if !entry.recheck => Phase::Declined,
                 _ => Phase::Doomed(ReleaseWhen::ServiceGone),

@@ -22,8 +22,9 @@ impl Allocator {
 
     /// An owner keeps, after all, what it was to give back.
     pub(super) fn retain(&mut self, address: IpAddr, owner: &Owner) {
+        let standing = self.standing(address, owner);
         self.ledger.update(address, |entry| {
-            let phase = if entry.lists(owner) { Phase::Held } else { Phase::Wanted };
+            let phase = if entry.lists(owner) { standing } else { Phase::Wanted };
             entry.set(owner, phase);
         });
         self.next_write(address);
@@ -180,8 +181,9 @@ impl Allocator {
                     );
                     let Some(position) = unsent else { continue };
                     self.outputs.remove(position);
+                    let standing = self.standing(address, owner);
                     self.ledger.update(address, |entry| {
-                        entry.set(owner, Phase::Held);
+                        entry.set(owner, standing);
                         entry.writing = false;
                     });
                     self.reconcile(address);

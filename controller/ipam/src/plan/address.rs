@@ -6,7 +6,8 @@ use super::Situation;
 use crate::entry::{Entry, Phase};
 use crate::sharing::{USERS, conflict};
 use crate::{
-    AddressNo, Family, Owner, PoolName, PoolNo, ServiceRef, ServiceRequest, ShareNo, SharingKey, SharingScope,
+    AddressNo, Claim, Family, Owner, PoolName, PoolNo, ServiceRef, ServiceRequest, ShareNo, SharingKey,
+    SharingScope,
 };
 
 impl Situation<'_> {
@@ -46,11 +47,17 @@ impl Situation<'_> {
             None => {}
         }
         match (entry.claim(), &entry.record) {
-            _ if !entry.shares.is_empty() && entry.is_being_released() => {
+            // Where somebody's finalizer holds it, that is said: it may take hours.
+            _ if !entry.shares.is_empty() && entry.is_being_released() && !entry.ending => {
                 Err(AddressNo::BeingReleased(others()))
             }
             (Some(claim), _) if !entry.is_claimed_for(self.request) && entry.shares.is_empty() => {
-                Err(AddressNo::Reserved(claim.clone()))
+                Err(match claim {
+                    Claim::Key { namespace, .. } if *namespace != self.request.owner.service.namespace => {
+                        AddressNo::ReservedByKey(namespace.clone())
+                    }
+                    claim => AddressNo::Reserved(claim.clone()),
+                })
             }
             (_, Some(record)) if record.terminating => Err(AddressNo::Terminating),
             _ if entry.shares.is_empty() => Err(AddressNo::HeldByNobody),
@@ -161,6 +168,7 @@ impl AddressNo {
             | Self::NotShareable { .. }
             | Self::BeingReleased(_)
             | Self::Reserved(_)
+            | Self::ReservedByKey(_)
             | Self::Terminating
             | Self::HeldByNobody => true,
             Self::InNoPool { .. }

@@ -316,6 +316,22 @@ fn a_reservation_for_a_key_is_shared_by_its_services_before_free_addresses_are_t
 }
 
 #[test]
+fn a_key_that_an_address_is_reserved_for_is_told_to_its_own_namespace_only() {
+    let open = PoolSpec { sharing_scope: SharingScope::Cluster, ..pool("p", &["10.0.0.0/24"]) };
+    let mut world = settled(&[open]);
+    let claim = Claim::Key { namespace: "default".into(), key: SharingKey::new("secret") };
+    world.reserve_for(ip("10.0.0.77"), claim);
+    for name in ["mine", "else/theirs"] {
+        world.create_exposing(name, 0, V4, addresses(&["10.0.0.77"]), exposure(&[80]));
+    }
+    world.settle();
+    let (mine, theirs) = (world.refusal("mine"), world.refusal("else/theirs"));
+    assert!(mine.contains("reserved for Services of namespace default with the key 'secret'"), "{mine}");
+    assert!(theirs.contains("reserved for Services of namespace default ("), "{theirs}");
+    assert!(!theirs.contains("secret"), "{theirs}");
+}
+
+#[test]
 fn services_written_into_a_record_by_hand_do_not_get_what_they_could_not_share() {
     let mut world = settled(&[pool("p", &["10.0.0.1-10.0.0.2"])]);
     world.create_exposing("a", 0, V4, anything(), exposure(&[80]));

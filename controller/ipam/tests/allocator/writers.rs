@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use herald_ipam::{
-    AddressRecord, Allocator, Claim, CreatedAt, Ingress, Input, Labels, List, Output, Owner, PoolName,
-    PoolSpec, ReleaseResult, ServiceAllocation, ServiceRequest, TakeResult, Uid, Version,
+    AddressRecord, Addresses, Allocator, Claim, CreatedAt, Ingress, Input, Labels, List, Output, Owner,
+    PoolName, PoolSpec, ReleaseResult, ReleaseWhen, ServiceAllocation, ServiceRequest, TakeResult, Uid,
+    Version, Wanted,
 };
 
 use crate::scenarios::settled;
@@ -206,7 +207,72 @@ fn what_a_finalizer_holds_is_given_back_once_and_then_waited_for() {
         allocator.handle(input);
         assert_eq!(releases(&mut allocator), 0, "the object is deleted already");
     }
+    // Who asks for it is told why that may take hours.
+    let waits = Owner { service: service("waits"), uid: Uid::new("waits") };
+    let wanted = addresses(&["10.0.0.1"]);
+    allocator.handle(Input::ServiceApplied(request(&waits, wanted)));
+    let told = std::iter::from_fn(|| allocator.poll_output()).find_map(|output| match output {
+        Output::Publish(publication) => publication.refusal.map(|refusal| refusal.to_string()),
+        _ => None,
+    });
+    assert!(told.as_ref().is_some_and(|told| told.contains("finalizers")), "{told:?}");
+    allocator.handle(Input::ServiceDeleted(waits.service));
     allocator.handle(Input::AddressDeleted { address, version: Version(4) });
     allocator.handle(Input::AddressApplied(record(5, false).into()));
     assert_eq!(releases(&mut allocator), 1, "a new object is another matter");
+}
+
+fn request(owner: &Owner, wanted: Wanted) -> ServiceRequest {
+    ServiceRequest {
+        owner: owner.clone(),
+        version: Version(1),
+        created: CreatedAt(0),
+        labels: Labels::default(),
+        families: V4,
+        wanted: Ok(wanted),
+        exposure: exposure(&[80]),
+        shown: Vec::new(),
+        terminating: false,
+    }
+}
+
+#[test]
+fn a_user_written_by_hand_is_taken_off_although_its_service_was_heard_of_only_later() {
+    let mut allocator = Allocator::new();
+    allocator.handle(Input::PoolApplied(pool("p", &["10.0.0.1"])));
+    let address = ip("10.0.0.1");
+    let [first, thief] = ["a", "thief"].map(|name| Owner { service: service(name), uid: Uid::new(name) });
+    let record = |version, services| AddressRecord {
+        address,
+        version: Version(version),
+        pool: Some(PoolName::new("p")),
+        services,
+        claim: None,
+        sharing: None,
+        terminating: false,
+    };
+    let before = ServiceRequest { shown: vec![address], ..request(&first, anything()) };
+    allocator.handle(Input::ServiceApplied(before));
+    allocator.handle(Input::AddressApplied(record(2, vec![first.clone()])));
+    for list in [List::Services, List::Pools, List::Namespaces, List::Addresses] {
+        allocator.handle(Input::Synced(list));
+    }
+    let asked = |allocator: &mut Allocator| {
+        let outputs = std::iter::from_fn(|| allocator.poll_output());
+        outputs
+            .filter_map(|output| match output {
+                Output::Release(release) => Some(release.when),
+                Output::Publish(publication) if publication.owner == thief => {
+                    assert_eq!(publication.ingress, Ingress::Show(Addresses::default()), "not for it");
+                    None
+                }
+                _ => None,
+            })
+            .collect::<Vec<_>>()
+    };
+    allocator.handle(Input::AddressApplied(record(3, vec![first.clone(), thief.clone()])));
+    assert_eq!(asked(&mut allocator), [ReleaseWhen::ServiceGone]);
+    allocator.handle(Input::ServiceApplied(request(&thief, anything())));
+    allocator.handle(Input::ReleaseDone { address, result: ReleaseResult::StillInUse });
+    assert_eq!(asked(&mut allocator), [ReleaseWhen::NotShown]);
 }
