@@ -1,7 +1,8 @@
 //! The controller's parts put together: watches, election, task, writers. Everything but what ties it to a machine
 //! (flags, signals, admin endpoints, the hello Secret): `tests/controlsim` runs this against a model of the API server.
 //!
-//! What must always hold: the Lease is given back only when nothing is written any more.
+//! What must always hold: the Lease is given back only when nothing is written any more (but events, which either
+//! controller may write); where that is not known it is left to expire.
 
 use std::{fmt, time::Duration};
 
@@ -106,10 +107,12 @@ impl Assembly {
             newest: Newest::new(client, readiness),
             metrics,
         };
-        task.run(stop).await;
-        // The Lease is given back only now that nothing is written any more; the next leader need not wait then.
-        last_write.cancel();
-        if timeout(FAREWELL, &mut election).await.is_err() {
+        let all_written = task.run(stop).await;
+        if all_written {
+            // The next leader need not wait then.
+            last_write.cancel();
+        }
+        if !all_written || timeout(FAREWELL, &mut election).await.is_err() {
             tracing::warn!(
                 "the lease could not be given back in time; the next leader waits until it expires"
             );

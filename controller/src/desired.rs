@@ -110,6 +110,13 @@ pub fn filed(mut object: LoadBalancerIP, pool: &PoolName, revision: i64) -> Load
     object
 }
 
+/// `object` as it is, written once more.
+pub fn renewed(mut object: LoadBalancerIP, revision: i64) -> LoadBalancerIP {
+    object.spec.revision = revision;
+    object.status = None;
+    object
+}
+
 /// Whether two objects say the same, but for the revision: then there is nothing to write.
 pub fn says_the_same(one: &LoadBalancerIP, other: &LoadBalancerIP) -> bool {
     let LoadBalancerIPSpec { address, pool, revision: _, services, sharing, claim_ref, announce } = &one.spec;

@@ -173,8 +173,10 @@ pub enum Done {
 /// What came of an update of a LoadBalancerIP.
 #[derive(Clone, Debug)]
 pub enum UpdateResult {
-    /// The object as it now is: written, or changed by somebody else meanwhile.
+    /// The object as it now is: written.
     Now(Box<Address>),
+    /// Somebody else was quicker: the object as it now is.
+    Found(Box<Address>),
     /// It is gone; the version that was to be replaced.
     Gone(Version),
     /// Refused for good.

@@ -79,8 +79,8 @@ enum Role {
 }
 
 impl Task {
-    /// Runs until `stop`, and then until what is under way has ended.
-    pub async fn run(mut self, stop: CancellationToken) {
+    /// Runs until `stop`, and then until what is under way has ended. Says whether it has: what has not may be written yet.
+    pub async fn run(mut self, stop: CancellationToken) -> bool {
         let mut jobs = Jobs::default();
         let mut role = Role::Standby;
         let mut endpoints = Some(self.endpoints);
@@ -134,12 +134,14 @@ impl Task {
         }
         // What was not begun is left to the next leader: it finds the same state and decides the same.
         let ended = async { while jobs.running.join_next().await.is_some() {} };
-        if timeout(FAREWELL, ended).await.is_err() {
+        let all = timeout(FAREWELL, ended).await.is_ok();
+        if !all {
             tracing::warn!(
                 jobs = jobs.running.len(),
                 "ended with writes under way; they are conditional and may still arrive"
             );
         }
+        all
     }
 }
 
@@ -228,7 +230,7 @@ mod tests {
         events: mpsc::Sender<Event>,
         lead: watch::Sender<Leadership>,
         stop: CancellationToken,
-        running: tokio::task::JoinHandle<()>,
+        running: tokio::task::JoinHandle<bool>,
         _asked: mpsc::Sender<StateAsked>,
     }
 
@@ -309,9 +311,9 @@ mod tests {
             all.map(|asked| format!("{} {}", asked.method, asked.path)).collect()
         }
 
-        async fn end(self) {
+        async fn end(self) -> bool {
             self.stop.cancel();
-            self.running.await.unwrap();
+            self.running.await.unwrap()
         }
     }
 
@@ -375,7 +377,7 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert!(!bench.running.is_finished());
         bench.api.set_open(true);
-        bench.running.await.unwrap();
+        assert!(bench.running.await.unwrap());
         assert_eq!(bench.api.asked().iter().filter(|asked| asked.method != "GET").count(), 1);
     }
 
@@ -383,7 +385,7 @@ mod tests {
     async fn at_the_end_a_server_that_does_not_answer_is_waited_for_five_seconds_and_no_longer() {
         let bench = with_a_create_under_way().await;
         let since = Instant::now();
-        bench.end().await;
+        assert!(!bench.end().await, "what may still be written is said");
         assert!(since.elapsed() <= FAREWELL + Duration::from_secs(1), "{:?}", since.elapsed());
     }
 

@@ -14,6 +14,10 @@ pub const ALLOW_SHARED_IP: &str = "allow-shared-ip";
 /// Annotation name behind a prefix, written by Herald: the pool that the address came from.
 pub const IP_ALLOCATED_FROM_POOL: &str = "ip-allocated-from-pool";
 
+/// Annotation on a Service, written by Herald: the address that was last taken from it while it did not show it, and the
+/// version of that address's `LoadBalancerIP` (rule B28).
+pub const RELEASED_ANNOTATION: &str = "heraldlb.io/released";
+
 /// Label on a `LoadBalancerIP`: the pool it belongs to.
 pub const POOL_LABEL: &str = "heraldlb.io/pool";
 /// Annotation on a `LoadBalancerIP`: its Services as `namespace/name`, comma separated. It repeats

@@ -10,7 +10,7 @@ use herald_crds::L2Announce;
 use herald_ipam::{Input, Labels, List, Owner, PoolName, Release, ReleaseResult, Take, TakeResult, Version};
 use herald_runtime::watch::Change;
 
-use super::{Core, RETRY_MAX, Wake, edits::Edits};
+use super::{Core, RETRY_MAX, Wake, edits::Edits, relied::Relied};
 use crate::{
     announce::{self, About},
     desired,
@@ -36,6 +36,8 @@ pub(super) struct AddressWork {
     pub(super) edits: Option<Box<Edits>>,
     /// What is wrong with it could not be written: not tried again before this.
     pub(super) silent_until: Option<Instant>,
+    /// Whether it must be newer than a Service.
+    pub(super) relied: Relied,
 }
 
 impl AddressWork {
@@ -45,6 +47,7 @@ impl AddressWork {
         self.waiting = None;
         self.edits = None;
         self.silent_until = None;
+        self.relied = Relied::default();
     }
 
     /// Whether a job is under way.
@@ -163,7 +166,7 @@ impl Core {
                 Some(Job::Release(Box::new(ReleaseJob { release, revision })))
             }
             None if paused => None,
-            None => self.update_job(address),
+            None => self.update_job(address).or_else(|| self.renew_job(address)),
         };
         if job.is_some() {
             self.undoes_edit(address);
@@ -211,6 +214,9 @@ impl Core {
         let pool = self.ipam.pool_of(address)?.clone();
         // A pool that is gone decides nothing any more: what was announced stays announced (rule B25).
         if !self.index.pools.contains_key(&pool) {
+            return None;
+        }
+        if known.pool().is_some_and(|former| self.is_being_renamed(former, &pool)) {
             return None;
         }
         let l2 = self.where_announced(&users, &pool, self.listed_nodes(address))?;
@@ -285,7 +291,7 @@ impl Core {
         Some(announce::l2(about, &meanings, nodes, listed))
     }
 
-    fn next_revision(&self, address: IpAddr) -> i64 {
+    pub(super) fn next_revision(&self, address: IpAddr) -> i64 {
         let known = self.addresses.get(&address).map_or(0, |work| work.revision);
         desired::next_revision(known, self.index.newest)
     }
@@ -321,9 +327,14 @@ impl Core {
     }
 
     pub(super) fn updated(&mut self, address: IpAddr, result: UpdateResult) {
+        if let UpdateResult::Found(object) = &result {
+            self.addresses.entry(address).or_default().busy = false;
+            self.note_edit(object);
+        }
         match result {
-            UpdateResult::Now(object) => {
+            UpdateResult::Now(object) | UpdateResult::Found(object) => {
                 let record = object.record();
+                self.addresses.entry(address).or_default().relied.renewed();
                 self.job_ended(address, Some(object));
                 self.tell_ipam(Input::AddressApplied(record));
             }
@@ -374,10 +385,13 @@ impl Core {
 
     pub(super) fn job_ended(&mut self, address: IpAddr, object: Option<Box<Address>>) {
         self.addresses.entry(address).or_default().busy = false;
-        if let Some(object) = object
-            && self.note_address(*object)
-        {
-            self.index.untold.insert(address);
+        if let Some(object) = object {
+            // The watch may have been quicker than the answer.
+            let known = self.index.addresses.get(&address).map(|known| known.version);
+            let told = known.is_some_and(|known| known >= object.version);
+            if self.note_address(*object) && !told {
+                self.index.untold.insert(address);
+            }
         }
         self.dirty_addresses.insert(address);
     }

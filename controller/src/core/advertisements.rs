@@ -65,9 +65,26 @@ impl Core {
         }
     }
 
-    pub(super) fn forget_departed(&mut self) {
-        let now = self.now.monotonic;
+    /// Whether there was one to forget.
+    pub(super) fn forget_departed(&mut self) -> bool {
+        let (now, before) = (self.now.monotonic, self.departed.len());
         self.departed.retain(|_, (since, _)| now.saturating_duration_since(*since) < DEPARTED);
+        self.departed.len() < before
+    }
+
+    /// Whether an address of one pool lies in another by now that no advertisement selects yet, though one may be about
+    /// the former: a pool that is renamed is deleted and made anew, and its advertisement edited last. What is announced
+    /// stays so until then (rule B25).
+    pub(super) fn is_being_renamed(&self, former: &PoolName, pool: &PoolName) -> bool {
+        let none = Labels::default();
+        let labels = self.index.pools.get(pool).map_or(&none, |pool| &pool.labels);
+        let selected = self.meanings_for(pool, labels).is_none_or(|meanings| !meanings.is_empty());
+        let all = self.index.meanings().into_iter().flatten();
+        let mut all = all.chain(self.departed.values().map(|(_, meaning)| meaning));
+        let about_former = |meaning: &Meaning| {
+            meaning.pools.iter().any(|name| name == former.as_str()) || !meaning.pool_selectors.is_empty()
+        };
+        former != pool && !selected && !self.index.pools.contains_key(former) && all.any(about_former)
     }
 
     /// The meanings that decide about a pool, or `None` while they are not known: not listed yet, or none selects the

@@ -124,7 +124,11 @@ impl Core {
         }
         let shown = known.conditions();
         let before = find(shown, PROBLEM);
-        let problem = self.forget_edits(address, before).or_else(|| self.idle_problem(&known));
+        let said = before.is_some_and(|before| before.reason == AddressProblem::edited());
+        let edited = self.forget_edits(address, before);
+        // That its object was deleted is nothing to say on it; what an earlier process has said stays for a while.
+        let deleted = matches!(&edited, Some(AddressProblem::Edited(fields)) if fields.is_empty() && !said);
+        let problem = edited.filter(|_| !deleted).or_else(|| self.idle_problem(&known));
         let wanted = match problem {
             Some(AddressProblem::Edited(fields)) if fields.is_empty() => return None,
             Some(problem) => Some(condition(PROBLEM, &problem, known.generation(), shown, self.now.wall)),

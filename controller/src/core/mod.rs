@@ -15,6 +15,7 @@ mod edits;
 mod endpoints;
 mod leading;
 mod pools;
+mod relied;
 mod services;
 mod state;
 mod strikes;
@@ -133,6 +134,8 @@ pub struct Core {
     dirty_addresses: BTreeSet<IpAddr>,
     dirty_services: BTreeSet<ServiceRef>,
     timers: BTreeSet<(Instant, Wake)>,
+    /// The same, by what they are for: ten thousand edited objects have one each.
+    due: BTreeMap<Wake, BTreeSet<Instant>>,
     retries: u32,
     /// How many refusals waited to be tried again when that was last looked at.
     failed: usize,
@@ -165,6 +168,7 @@ impl Core {
             dirty_addresses: BTreeSet::new(),
             dirty_services: BTreeSet::new(),
             timers: BTreeSet::new(),
+            due: BTreeMap::new(),
             retries: 0,
             failed: 0,
             calm_since: None,
@@ -199,10 +203,9 @@ impl Core {
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Now) {
         self.now = now;
-        while let Some((at, _)) = self.timers.first()
-            && *at <= now.monotonic
-            && let Some((_, wake)) = self.timers.pop_first()
-        {
+        while let Some((at, wake)) = self.timers.first().cloned().filter(|(at, _)| *at <= now.monotonic) {
+            self.timers.pop_first();
+            self.unset(at, &wake);
             match wake {
                 Wake::Service(service) => {
                     self.dirty_services.insert(service);
@@ -213,7 +216,9 @@ impl Core {
                 Wake::Pool(pool) => self.check_pool(&pool),
                 Wake::Advertisements => self.check_advertisements(),
                 Wake::Announce => {
-                    self.forget_departed();
+                    if self.forget_departed() {
+                        self.candidates_changed();
+                    }
                     self.announce_changed();
                 }
                 Wake::Retry => self.tell_ipam(Input::Retry),
@@ -267,6 +272,8 @@ impl Core {
                 "every list is there: addresses are given out"
             );
             self.open = Some(self.now.monotonic);
+            // Reservations, and what nobody uses: whoever looked at them before could not tell their pools.
+            self.announce_changed();
         }
     }
 
@@ -288,15 +295,32 @@ impl Core {
         }
         let pause = RETRY_MIN.saturating_mul(1 << self.retries.min(6)).min(RETRY_MAX);
         let due = self.now.monotonic + pause;
-        if !self.timers.iter().any(|(at, wake)| *wake == Wake::Retry && *at <= due) {
-            self.timers.retain(|(_, wake)| *wake != Wake::Retry);
+        if !self.is_due_by(due, &Wake::Retry) {
+            for at in self.due.remove(&Wake::Retry).unwrap_or_default() {
+                self.timers.remove(&(at, Wake::Retry));
+            }
             self.retries = self.retries.saturating_add(1);
             self.wake(pause, Wake::Retry);
         }
     }
 
     fn wake(&mut self, after: Duration, wake: Wake) {
-        self.timers.insert((self.now.monotonic + after, wake));
+        let at = self.now.monotonic + after;
+        self.due.entry(wake.clone()).or_default().insert(at);
+        self.timers.insert((at, wake));
+    }
+
+    fn unset(&mut self, at: Instant, wake: &Wake) {
+        if let Some(moments) = self.due.get_mut(wake) {
+            moments.remove(&at);
+            if moments.is_empty() {
+                self.due.remove(wake);
+            }
+        }
+    }
+
+    fn is_due_by(&self, moment: Instant, wake: &Wake) -> bool {
+        self.due.get(wake).and_then(BTreeSet::first).is_some_and(|first| *first <= moment)
     }
 
     fn gather(&mut self, wake: Wake) {
@@ -306,7 +330,7 @@ impl Core {
     /// Wakes after `pause`, unless that is to happen by then anyway.
     fn gather_after(&mut self, pause: Duration, wake: Wake) {
         let due = self.now.monotonic + pause;
-        if !self.timers.iter().any(|(at, waiting)| *at <= due && *waiting == wake) {
+        if !self.is_due_by(due, &wake) {
             self.wake(pause, wake);
         }
     }

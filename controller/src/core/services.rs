@@ -16,7 +16,7 @@ use herald_ipam::{
 use herald_runtime::watch::Change;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::{Core, RETRY_MAX, Wake, state::Work, strikes::Strikes};
+use super::{Core, RETRY_MAX, Wake, relied::MayShow, state::Work, strikes::Strikes};
 use crate::{
     conditions::{are_shown, condition, find},
     job::{EventJob, EventKind, Job, ServiceStatus, StatusJob, StatusResult},
@@ -94,6 +94,13 @@ impl ServiceWork {
             Ingress::Show(addresses) => Some(addresses).filter(|addresses| !addresses.is_empty()),
             Ingress::Leave => None,
         }
+    }
+
+    /// Whether a write of `status` undoes what somebody else did.
+    fn restores(&self, service: &Service, status: &ServiceStatus) -> bool {
+        let again = status.ingress.is_none() || self.written == status.ingress;
+        // A restoration under way was counted when it began.
+        again && (self.unheeded || !shows_ingress(service, status)) && !self.restore
     }
 
     /// Whether `owner` is to show `address`.
@@ -235,6 +242,16 @@ impl Core {
             self.wake(pause, Wake::Service(name.clone()));
             return;
         }
+        match self.may_come_to_show(&service, &status) {
+            MayShow::Yes => {}
+            MayShow::Later => return,
+            MayShow::No => {
+                let lost = "the LoadBalancerIP does not list it".to_owned();
+                self.answer(&publication.owner, PublishResult::Refused(lost));
+                return;
+            }
+        }
+        self.count_restoring(name, &service, &status);
         let Some(work) = self.services.get_mut(name) else { return };
         work.busy = true;
         let restore = std::mem::take(&mut work.restore);
@@ -344,29 +361,24 @@ impl Core {
         }
     }
 
-    /// Somebody else changed what we had written, or changes it on its way: undone at once the first time, then more and more slowly, so that
-    /// two programs never fight over a Service.
+    /// Somebody else changed what we had written, or changes it on its way: undone at once the first time, then more and
+    /// more slowly, so that two programs never fight over a Service.
     fn pause_before_restoring(
-        &mut self,
+        &self,
         name: &ServiceRef,
         service: &Service,
         status: &ServiceStatus,
     ) -> Option<Duration> {
-        let now = self.now.monotonic;
-        let work = self.services.get_mut(name)?;
-        let again = status.ingress.is_none() || work.written == status.ingress;
-        let changed = again && (work.unheeded || !shows_ingress(service, status));
-        // A restoration under way was counted when it began.
-        if !changed || work.restore {
-            return None;
+        let work = self.services.get(name).filter(|work| work.restores(service, status))?;
+        work.strikes.pause(self.now.monotonic, RESTORE_MAX)
+    }
+
+    fn count_restoring(&mut self, name: &ServiceRef, service: &Service, status: &ServiceStatus) {
+        let work = self.services.get_mut(name).filter(|work| work.restores(service, status));
+        if let Some(work) = work {
+            work.strikes.strike(self.now.monotonic);
+            tracing::warn!(service = %name, "somebody changed what Herald wrote of this Service; putting it right");
         }
-        let pause = work.strikes.pause(now, RESTORE_MAX);
-        if pause.is_some() {
-            return pause;
-        }
-        work.strikes.strike(now);
-        tracing::warn!(service = %name, "somebody changed what Herald wrote of this Service; putting it right");
-        None
     }
 
     pub(super) fn status_written(&mut self, job: &StatusJob, result: StatusResult) {

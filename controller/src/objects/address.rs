@@ -150,6 +150,12 @@ impl Address {
         }
     }
 
+    /// `metadata.name`: the one that its address gives it, unless it was stored before the CRD saw to that.
+    pub fn name(&self) -> String {
+        let rare = self.kept.rare.as_deref().and_then(|rare| rare.name.clone());
+        rare.unwrap_or_else(|| name_of_address(self.address))
+    }
+
     /// What the allocator core needs to know of it.
     pub fn record(&self) -> Arc<AddressRecord> {
         Arc::clone(&self.kept.record)

@@ -95,12 +95,14 @@ impl Writer {
     }
 
     pub(super) async fn update(&self, address: IpAddr, object: LoadBalancerIP) -> Done {
-        let version = version(&object.metadata);
+        let (version, revision) = (version(&object.metadata), object.spec.revision);
         let result = match self.put(&object).await {
             Ok(now) => UpdateResult::Now(Box::new(now)),
             // Most often a speaker noted itself as holder meanwhile.
             Err(Answer::Conflict(_)) => match self.read_address(address).await {
-                Ok(Some(now)) => UpdateResult::Now(Box::new(now)),
+                // Carried out already, before an answer that was lost.
+                Ok(Some(now)) if now.revision() == revision => UpdateResult::Now(Box::new(now)),
+                Ok(Some(now)) => UpdateResult::Found(Box::new(now)),
                 Ok(None) => UpdateResult::Gone(version),
                 Err(text) => UpdateResult::Refused(text),
             },
@@ -121,19 +123,25 @@ impl Writer {
     async fn try_release(&self, job: &ReleaseJob) -> Result<(ReleaseResult, Option<Address>), String> {
         let Release { address, owner, when, then } = &job.release;
         for _ in 0..CONFLICTS {
-            match self.read_service(&owner.service).await? {
-                Some(service) if self.keeps(&service, owner, *when, *address) => {
+            // Before the Service (rule B28): whoever relies on a newer state of it changes what is written below.
+            let found = self.read_address(*address).await?;
+            let service = self.read_service(&owner.service).await?.filter(|service| service.owner == *owner);
+            if let Some(service) = service {
+                if self.keeps(&service, *when, *address) {
                     return Ok((ReleaseResult::StillInUse, None));
                 }
-                // First no one shows the address any more, then it is free.
-                Some(service)
-                    if service.owner == *owner && !self.serves(&service) && !self.clear(&service).await? =>
+                // First no one shows the address any more, nor can, and then it is free.
+                if !self.serves(&service) && !self.clear(&service).await? {
+                    continue;
+                }
+                if let Some(found) = &found
+                    && service.is_load_balancer
+                    && !self.overtake(&service, found).await?
                 {
                     continue;
                 }
-                _ => {}
             }
-            let Some(found) = self.read_address(*address).await? else {
+            let Some(found) = found else {
                 return Ok((ReleaseResult::Released(Version::default()), None));
             };
             // Somebody may have written the same user twice, or its uid under another name: that is another user, who
@@ -175,8 +183,8 @@ impl Writer {
     }
 
     /// Whether the Service, as just read, keeps the address.
-    fn keeps(&self, service: &Service, owner: &Owner, when: ReleaseWhen, address: IpAddr) -> bool {
-        if service.owner != *owner || !service.is_load_balancer {
+    fn keeps(&self, service: &Service, when: ReleaseWhen, address: IpAddr) -> bool {
+        if !service.is_load_balancer {
             return false;
         }
         // A class can change only together with the type, which empties the status; one that is foreign because this
@@ -279,5 +287,43 @@ mod tests {
         );
         let written = api.asked().last().unwrap().body["spec"]["services"].clone();
         assert_eq!(written, json!([{"namespace": "shop", "name": "web", "uid": "u1"}]));
+    }
+
+    /// What is asked for to give an address back whose Service lives and does not show it.
+    async fn gives_back(service_version: &str) -> Vec<String> {
+        let service = json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"namespace": "shop", "name": "web", "uid": "u1", "resourceVersion": service_version},
+            "spec": {"type": "LoadBalancer"},
+        });
+        let api = FakeApi::new(move |asked: &Asked| {
+            if asked.path.contains("services/") {
+                return service.clone();
+            }
+            json!({
+                "apiVersion": "heraldlb.io/v1beta1", "kind": "LoadBalancerIP",
+                "metadata": {"name": "10.0.0.1", "uid": "a", "resourceVersion": "9"},
+                "spec": {"address": "10.0.0.1", "revision": 1,
+                    "services": [{"namespace": "shop", "name": "web", "uid": "u1"}]},
+            })
+        });
+        let writer = api.leading_writer();
+        let owner = Owner { service: ServiceRef::new("shop", "web"), uid: Uid::new("u1") };
+        let address = "10.0.0.1".parse().unwrap();
+        let release = Release { address, owner, when: ReleaseWhen::NotShown, then: ReleaseThen::Delete };
+        writer.release(ReleaseJob { release, revision: 2 }).await;
+        let condition = |asked: &Asked| match asked.body["metadata"].clone() {
+            metadata if metadata.is_null() => String::new(),
+            metadata => metadata.to_string(),
+        };
+        let all = api.asked();
+        all.iter().map(|asked| format!("{} {}{}", asked.method, asked.name(), condition(asked))).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_service_that_could_still_come_to_show_what_it_loses_is_made_newer_first() {
+        let made_newer = r#"PATCH status{"annotations":{"heraldlb.io/released":"10.0.0.1@9"},"resourceVersion":"7","uid":"u1"}"#;
+        assert_eq!(gives_back("7").await, ["GET 10.0.0.1", "GET web", made_newer, "DELETE 10.0.0.1"]);
+        assert_eq!(gives_back("10").await, ["GET 10.0.0.1", "GET web", "DELETE 10.0.0.1"], "it is newer");
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use herald_crds::names::{ANNOTATION_PREFIXES, IP_ALLOCATED_FROM_POOL};
+use herald_crds::names::{ANNOTATION_PREFIXES, IP_ALLOCATED_FROM_POOL, RELEASED_ANNOTATION};
 use herald_ipam::{Families, Owner, PublishResult, ServiceRef};
 use k8s_openapi::api::core::v1::Service as FullService;
 use kube::{
@@ -18,7 +18,10 @@ use serde_json::{Map, Value, json};
 use super::{Answer, MANAGER, Writer};
 use crate::{
     job::{Done, ServiceStatus, StatusJob, StatusResult},
-    objects::service::{Ingress, Service, ServiceObject},
+    objects::{
+        address::Address,
+        service::{Ingress, Service, ServiceObject},
+    },
 };
 
 impl Writer {
@@ -117,6 +120,28 @@ impl Writer {
         match self.apply(&service.owner.service, &body, false).await {
             Ok(_) | Err(Answer::NotFound) => Ok(true),
             Err(Answer::Conflict(_)) => Ok(false),
+            Err(answer) => Err(answer.text()),
+        }
+    }
+
+    /// Sees to it that the Service is newer than a LoadBalancerIP that lists it: a write that is to make it show the
+    /// address, and was decided when it was older, fails then (rule B28). `false`: it changed meanwhile and must be read
+    /// again.
+    pub(super) async fn overtake(&self, service: &Service, address: &Address) -> Result<bool, String> {
+        if service.version > address.version {
+            return Ok(true);
+        }
+        let ServiceRef { namespace, name } = &service.owner.service;
+        let patch = Patch::Merge(json!({"metadata": {
+            "uid": service.owner.uid.as_str(),
+            "resourceVersion": service.version.0.to_string(),
+            "annotations": {RELEASED_ANNOTATION: format!("{}@{}", address.address, address.version.0)},
+        }}));
+        let api = self.services(namespace);
+        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        match self.settle("patch service status", name, || api.patch_status(name, &params, &patch)).await {
+            Ok(_) => Ok(true),
+            Err(Answer::NotFound | Answer::Conflict(_)) => Ok(false),
             Err(answer) => Err(answer.text()),
         }
     }

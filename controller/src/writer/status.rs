@@ -1,6 +1,6 @@
 //! The statuses of pools and advertisements, and what is said on addresses.
 
-use herald_crds::{IPAddressPool, IPAddressPoolStatus, L2Advertisement, LoadBalancerIP, name_of_address};
+use herald_crds::{IPAddressPool, IPAddressPoolStatus, L2Advertisement, LoadBalancerIP};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{
     Api,
@@ -58,7 +58,7 @@ impl Writer {
     /// Conditions of other types stand in the same list and are left alone. A condition of ours that another field
     /// manager owns, too, would survive a server-side apply that leaves it out, so the list is written whole.
     pub(super) async fn problem(&self, address: Address, condition: Option<Box<Condition>>) -> Done {
-        let name = name_of_address(address.address);
+        let name = address.name();
         let others = address.conditions().iter().filter(|it| it.type_ != PROBLEM);
         let conditions: Vec<&Condition> = others.chain(condition.as_deref()).collect();
         let patch =
@@ -132,6 +132,16 @@ mod tests {
         assert!(matches!(&done, Done::Problem(_, Some(now)) if now.version.0 == 8), "{done:?}");
         assert_eq!(asked.body["status"]["conditions"], json!([stored()["status"]["conditions"][1]]));
         assert_eq!(asked.body["metadata"], json!({"uid": "a", "resourceVersion": "7"}));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_object_is_told_under_the_name_it_has() {
+        let mut odd = stored();
+        odd["metadata"]["name"] = json!("odd");
+        let api = FakeApi::new(|asked: &Asked| asked.body.clone());
+        let address = Address::try_from(serde_json::from_value::<LoadBalancerIP>(odd).unwrap()).unwrap();
+        api.leading_writer().problem(address, None).await;
+        assert!(api.asked()[0].path.contains("/loadbalancerips/odd/status"), "{:?}", api.asked());
     }
 
     #[tokio::test(start_paused = true)]

@@ -7,9 +7,9 @@
 //! - an address leaves a status only if the Service's own request no longer accepts it;
 //! - a revision is greater than every earlier one of the address; a reservation is never deleted.
 //!
-//! While two lead, or a request comes late, all of these but "beside nobody" may fail for a moment, and are only
-//! counted: both may choose an address for one Service, one shows its own, and the other takes it away; and who had slept creates by the
-//! revisions it knew. Never may two Services show one address.
+//! While two lead, or a request comes late, the last two may fail for a moment, and are only counted: both may choose an
+//! address for one Service, one shows its own, and the other takes it back; and who had slept creates by the revisions it
+//! knew. What a Service shows is its own even then (rule B28).
 //!
 //! "May share" is judged generously: by any spec that the two ever had, as a user may edit one while it is joined.
 //! An address that somebody laid hands on (deleted its LoadBalancerIP, edited its users, wrote or took it in a
@@ -49,10 +49,14 @@ pub(crate) struct Check {
     pub(crate) belated: bool,
     /// Whether a pool ever let all namespaces share.
     open: bool,
+    /// Whether somebody was told in other words, of which events tell as well.
+    retold: bool,
     /// While nothing is to be written: why.
     quiet: Option<&'static str>,
-    /// Refusals of writes meanwhile.
-    refused: u32,
+    /// Requests meanwhile, of either controller, but for the Lease.
+    asked: BTreeMap<String, u32>,
+    /// A finalizer that nobody takes away.
+    pub(crate) held: Option<Key>,
     violations: Vec<String>,
 }
 
@@ -69,21 +73,28 @@ impl Check {
     /// From here on controllers have nothing to write.
     pub(crate) fn begin_quiet(&mut self, why: &'static str) {
         self.quiet = Some(why);
-        self.refused = 0;
+        self.asked.clear();
+        self.retold = false;
     }
 
-    /// The number of refused writes in it.
-    pub(crate) fn end_quiet(&mut self) -> u32 {
+    /// What was asked for in it, and how often.
+    pub(crate) fn end_quiet(&mut self) -> BTreeMap<String, u32> {
         self.quiet = None;
-        self.refused
+        std::mem::take(&mut self.asked)
     }
 
-    /// A request was answered.
-    pub(crate) fn answered(&mut self, _now: Moment, asked: &Asked, code: u16) {
-        if asked.writes() && !asked.path.contains("/leases") {
+    /// A request was answered, other than by a watch.
+    pub(crate) fn answered(&mut self, asked: &Asked, code: u16) {
+        if asked.path.contains("/leases") {
+            return;
+        }
+        if asked.writes() {
             self.measured.writes += 1;
             self.measured.conflicts += u64::from(code == 409);
-            self.refused += u32::from(code >= 400);
+        }
+        if self.quiet.is_some() {
+            let (path, _) = asked.path.split_once('?').unwrap_or((&asked.path, ""));
+            *self.asked.entry(format!("{} {path}", asked.method)).or_default() += 1;
         }
     }
 
@@ -110,7 +121,8 @@ impl Check {
             }
             if self.quiet.is_some() && (is_retold(commit) || is_forgotten(commit)) {
                 self.measured.retold += 1;
-            } else if self.measured.retold > 0 && commit.key.kind == Kind::Event {
+                self.retold = true;
+            } else if self.retold && commit.key.kind == Kind::Event {
                 // An event tells of it, too.
             } else if let Some(why) = self.quiet
                 && commit.key.kind != Kind::Lease
@@ -188,7 +200,7 @@ impl Check {
         let (Some(before), Some(after)) = (&commit.before, &commit.after) else { return };
         let (was, is) = (shown(&before.value), shown(&after.value));
         for address in is.iter().filter(|address| !was.contains(address) && !self.is_handled(**address)) {
-            self.comes_to_show(api, &commit.key, &after.uid, *address, wrong, unasked);
+            self.comes_to_show(api, &commit.key, &after.uid, *address, wrong);
         }
         let wish = Wish::of(&after.value);
         for address in was.iter().filter(|address| !is.contains(address) && !self.is_handled(**address)) {
@@ -200,18 +212,10 @@ impl Check {
         }
     }
 
-    fn comes_to_show(
-        &self,
-        api: &Api,
-        key: &Key,
-        uid: &str,
-        address: IpAddr,
-        wrong: &mut Vec<String>,
-        unasked: &mut Vec<String>,
-    ) {
+    fn comes_to_show(&self, api: &Api, key: &Key, uid: &str, address: IpAddr, wrong: &mut Vec<String>) {
         let record = lbip(api, address).map(|record| listed(&record.value)).unwrap_or_default();
         if !record.iter().any(|listed| listed == uid) {
-            unasked.push(format!(
+            wrong.push(format!(
                 "{} comes to show {address}, whose LoadBalancerIP does not list it",
                 key.text()
             ));
@@ -243,7 +247,7 @@ impl Check {
                     && shown(&service.value).contains(&address)
             });
             if let Some((key, _)) = shows {
-                unasked.push(format!("{address} is taken from {}, which shows it", key.text()));
+                wrong.push(format!("{address} is taken from {}, which shows it", key.text()));
             }
         }
         for joined in is.iter().filter(|uid| !was.contains(uid) && !handled) {

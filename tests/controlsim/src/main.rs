@@ -50,6 +50,8 @@ enum Guarantee {
     LiveGet,
     /// The newest resourceVersion reads as 1.
     Newest,
+    /// A Service that is made newer stays as it was.
+    Barrier,
     /// Preconditions are ignored.
     Conditions,
 }
@@ -123,6 +125,7 @@ impl Flags {
             fence: without(Guarantee::Fence),
             live_get: without(Guarantee::LiveGet),
             newest: without(Guarantee::Newest),
+            barrier: without(Guarantee::Barrier),
             conditions: without(Guarantee::Conditions),
         }
     }

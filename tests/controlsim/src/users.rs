@@ -45,10 +45,16 @@ pub(crate) enum Act {
     OverlapPool,
     /// `status.loadBalancer` written by hand or by another program.
     StatusByHand,
+    /// An exported manifest is applied, with the annotation that Herald had written into it.
+    Manifest,
     /// A LoadBalancerIP in use is deleted.
     DeleteAddress,
     /// Its spec is edited.
     EditAddress,
+    /// One of its users is written there a second time, under another name.
+    DoubleUser,
+    /// Another program writes a condition `Problem` on it.
+    ForeignProblem,
     Reserve,
     Unreserve,
     /// A foreign finalizer on a LoadBalancerIP.
@@ -88,8 +94,11 @@ impl World {
             | Act::CreatePool
             | Act::OverlapPool => self.edit_pool(act),
             Act::StatusByHand => self.write_status(),
+            Act::Manifest => self.apply_manifest(),
             Act::DeleteAddress => self.delete_address(),
             Act::EditAddress => self.edit_address(),
+            Act::DoubleUser => self.double_user(),
+            Act::ForeignProblem => self.write_problem(),
             Act::Reserve => self.reserve(),
             Act::Unreserve => self.unreserve(),
             Act::Finalizer => self.add_finalizer(),
@@ -147,7 +156,9 @@ impl World {
         let waiting: Vec<Key> = [Kind::Service, Kind::Address]
             .into_iter()
             .flat_map(|kind| self.api.all(kind))
-            .filter(|(_, object)| !object.value["metadata"]["finalizers"].is_null())
+            .filter(|(key, object)| {
+                !object.value["metadata"]["finalizers"].is_null() && self.check.held.as_ref() != Some(key)
+            })
             .map(|(key, _)| key.clone())
             .collect();
         for key in waiting {
@@ -179,6 +190,24 @@ impl World {
             _ => edited["metadata"]["labels"]["note"] = json!(dice.number(0, 99).to_string()),
         }
         self.api.change(Actor::User, &key, |object| *object = edited);
+    }
+
+    /// To a Service that is there, or to one that is made anew.
+    fn apply_manifest(&mut self) {
+        let Some(key) = self.any(Kind::Service) else { return };
+        if self.dice.chance(0.5) {
+            let object = self.api.get(&key).map(|object| object.value.clone()).unwrap_or_default();
+            self.api.delete(Actor::User, &key);
+            if self.api.get(&key).is_none() {
+                let mut metadata = object["metadata"].clone();
+                if let Some(metadata) = metadata.as_object_mut() {
+                    metadata.retain(|name, _| name == "labels" || name == "annotations");
+                }
+                self.api.create(Actor::User, &key, json!({"metadata": metadata, "spec": object["spec"]}));
+            }
+        }
+        let pool = self.dice.pick(&["first", "second", "gone"]).copied().unwrap_or_default();
+        self.api.apply_annotation(&key, "kubectl", pool);
     }
 
     fn write_status(&mut self) {

@@ -112,7 +112,8 @@ pub(crate) struct Seat {
     pub(crate) cuts: u32,
     /// Sent by its kernel only once it wakes.
     pub(crate) held: Vec<Request>,
-    led: bool,
+    /// Since when it believes that it leads.
+    led: Option<Moment>,
 }
 
 /// Everything.
@@ -138,15 +139,8 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(plan: Plan, mut dice: Dice, trace: Trace) -> Self {
         herald_runtime::random::seeded::seed(dice.word());
-        let seat = || Seat {
-            process: None,
-            life: 0,
-            frozen: None,
-            cut: None,
-            cuts: 0,
-            held: Vec::new(),
-            led: false,
-        };
+        let seat =
+            || Seat { process: None, life: 0, frozen: None, cut: None, cuts: 0, held: Vec::new(), led: None };
         let mut world = Self {
             now: Moment::ZERO,
             api: Api::new(plan.without),
@@ -218,11 +212,15 @@ impl World {
         let until = until.min(process.reached() + self.step);
         let sent = process.run_until(until);
         let (life, leads, ended, at) = (seat.life, process.leads(), process.has_ended(), process.reached());
-        if std::mem::replace(&mut seat.led, leads) != leads {
+        if seat.led.is_some() != leads {
+            seat.led = leads.then_some(at);
             self.trace.event(at, name(index), || if leads { "LEADS" } else { "stands by" }.to_owned());
         }
-        let leaders = self.seats.iter().filter(|seat| seat.led && seat.frozen.is_none()).count();
-        if leaders > 1 {
+        // It may not know that another leads by now, which may stand still meanwhile.
+        let since = self.seats.get(index).and_then(|seat| seat.led);
+        if since.is_some_and(|since| self.seats.iter().any(|seat| seat.led.is_some_and(|led| led > since)))
+            || self.seats.iter().filter(|seat| seat.led.is_some() && seat.frozen.is_none()).count() > 1
+        {
             self.check.contested = at + CONTESTED;
         }
         for (at, sent) in sent {
@@ -257,7 +255,7 @@ impl World {
         if let Some(seat) = self.seats.get_mut(index) {
             seat.process = None;
             seat.frozen = None;
-            seat.led = false;
+            seat.led = None;
             seat.life += 1;
         }
         self.watches.retain(|_, watch| watch.seat != index);
@@ -345,7 +343,7 @@ impl World {
             let lost = if fate.answer == AnswerFate::Arrives { "" } else { ", not told" };
             format!("#{number} -> {code}{message}{lost}")
         });
-        self.check.answered(self.now, &asked, code);
+        self.check.answered(&asked, code);
         let answer = match fate.answer {
             AnswerFate::Lost => {
                 self.silence(self.now, number, reply, "not answered");

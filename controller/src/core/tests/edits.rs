@@ -192,3 +192,27 @@ fn another_program_that_keeps_writing_a_status_is_answered_ever_more_rarely() {
     let answers = world.refused + world.writes.len();
     assert!((3..=20).contains(&answers), "{answers} answers to 600 writes in a minute");
 }
+
+#[test]
+fn an_edit_that_only_a_refused_write_shows_is_one() {
+    let mut world = one_service();
+    world.hold();
+    world.advertisement("ad", &json!({"nodeSelectors": [{"matchLabels": {"node": "n2"}}]}));
+    world.edit_unseen(IP, |object| object.spec.pool = Some("other".to_owned()));
+    world.let_go();
+    world.tell_address(IP);
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.problem(IP).0, "Edited");
+}
+
+#[test]
+fn an_object_that_was_deleted_and_made_anew_by_hand_says_what_is_wrong_with_it() {
+    let mut world = one_service();
+    world.delete_address(IP);
+    world.delete_service("web");
+    world.reserve("10.0.9.9", &json!({"namespace": "shop", "name": "web"}));
+    world.delete_address("10.0.9.9");
+    world.reserve(IP, &json!({"namespace": "shop", "name": "web"}));
+    world.delete_pool("default");
+    assert_eq!(world.problem(IP).0, "OutsidePools");
+}

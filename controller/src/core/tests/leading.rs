@@ -84,3 +84,16 @@ fn revisions_go_on_growing_over_a_change_of_leaders() {
     world.advertisement("ad", &json!({"nodeSelectors": [{"matchLabels": {"node": "n2"}}]}));
     assert!(revision(&world) > before);
 }
+
+#[test]
+fn reservations_are_looked_at_whichever_list_comes_last() {
+    let mut world = World::new();
+    world.nodes();
+    world.reserve("10.0.0.1", &json!({"namespace": "shop", "name": "web"}));
+    world.reserve("10.0.9.9", &json!({"namespace": "shop", "name": "api"}));
+    world.pool("default", &json!({"addresses": ["10.0.0.0/30"]}));
+    world.list_all_but_nodes();
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.address("10.0.0.1").unwrap().spec.pool.as_deref(), Some("default"));
+    assert_eq!(world.problem("10.0.9.9").0, "OutsidePools");
+}

@@ -3,6 +3,7 @@
 mod edits;
 mod leading;
 mod pools;
+mod relied;
 mod sharing;
 mod world;
 

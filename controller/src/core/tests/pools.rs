@@ -122,3 +122,34 @@ fn a_node_that_says_the_same_again_costs_nothing() {
     world.pass(Duration::from_secs(2));
     assert_eq!(world.writes, [""; 0]);
 }
+
+#[test]
+fn a_pool_takes_back_that_its_candidates_are_excluded_once_a_deleted_advertisement_is_forgotten() {
+    let mut world = World::running(&["10.0.0.0/31"]);
+    world.advertisement("ad", &json!({"nodeSelectors": [{"matchLabels": {"node": "n2"}}]}));
+    world.exclude("n2");
+    world.settle();
+    assert_eq!(world.pool_condition("default"), pair("True", "AllNodesExcluded"));
+    world.delete_advertisement("ad");
+    for _ in 0..4 {
+        world.pass(Duration::from_secs(10));
+    }
+    assert_eq!(world.pool_condition("default"), pair("True", "InForce"), "any node may");
+}
+
+#[test]
+fn a_pool_that_is_renamed_before_its_advertisement_is_moves_nothing() {
+    let mut world = World::running(&["10.0.0.0/30"]);
+    let nodes = json!([{"matchLabels": {"node": "n2"}}]);
+    world.advertisement("ad", &json!({"ipAddressPools": ["default"], "nodeSelectors": nodes}));
+    world.service("web", &json!({}), &json!({}));
+    assert_eq!(world.listed_nodes("10.0.0.0"), ["n2"]);
+    world.delete_pool("default");
+    world.pool("renamed", &json!({"addresses": ["10.0.0.0/30"]}));
+    world.pass(Duration::from_mins(10));
+    assert_eq!(world.listed_nodes("10.0.0.0"), ["n2"]);
+    world.advertisement("ad", &json!({"ipAddressPools": ["renamed"], "nodeSelectors": nodes}));
+    assert_eq!(world.listed_nodes("10.0.0.0"), ["n2"]);
+    assert_eq!(world.address("10.0.0.0").unwrap().spec.pool.as_deref(), Some("renamed"));
+    world.check();
+}

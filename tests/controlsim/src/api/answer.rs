@@ -146,11 +146,22 @@ impl Api {
         self.stored(&key, 200)
     }
 
-    /// A merge patch of a status.
+    /// A merge patch of a status, or of annotations by way of it.
     fn merge(&mut self, actor: Actor, target: &Target, patch: &Value) -> Result<Answer, Refusal> {
         let key = target.key();
         self.precondition(&key, &patch["metadata"], false)?;
-        self.change(actor, &key, |after| merge(&mut after["status"], &patch["status"]));
+        let annotations = &patch["metadata"]["annotations"];
+        let overtakes = !annotations["heraldlb.io/released"].is_null();
+        if !(overtakes && self.without.barrier) {
+            self.change(actor, &key, |after| {
+                if patch["status"].is_object() {
+                    merge(&mut after["status"], &patch["status"]);
+                }
+                if annotations.is_object() {
+                    merge(&mut after["metadata"]["annotations"], annotations);
+                }
+            });
+        }
         self.stored(&key, 200)
     }
 

@@ -146,6 +146,12 @@ impl Api {
         self.change(Actor::User, key, |object| set_part(object, INGRESS, ingress));
     }
 
+    /// Somebody applies a manifest with our annotation in it: it is his as well from then on.
+    pub(crate) fn apply_annotation(&mut self, key: &Key, manager: &str, pool: &str) {
+        self.managers.entry(key.clone()).or_default().insert(POOL.to_owned(), [manager.to_owned()].into());
+        self.change(Actor::User, key, |object| set_part(object, POOL, Some(json!(pool))));
+    }
+
     /// The object as a GET gives it: with the managers of a Service's ingress.
     pub(super) fn with_managers(&self, key: &Key, object: &Object) -> String {
         let Some(owners) = self.managers.get(key).and_then(|managers| managers.get(INGRESS)) else {

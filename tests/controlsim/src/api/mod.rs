@@ -76,6 +76,8 @@ pub struct Without {
     pub live_get: bool,
     /// The newest resourceVersion reads as 1 (rule B18).
     pub newest: bool,
+    /// Who makes a Service newer than the LoadBalancerIP that it is to leave changes nothing (rule B28).
+    pub barrier: bool,
     /// Preconditions (uid, resourceVersion) are ignored (rule B3).
     pub conditions: bool,
 }

@@ -45,6 +45,29 @@ impl World {
         self.api.change(Actor::User, &key, |object| *object = edited);
     }
 
+    pub(super) fn double_user(&mut self) {
+        let Some(key) = self.address(|object| object["spec"]["services"][0].is_object()) else { return };
+        let name = self.dice.pick(&SERVICES).copied().unwrap_or_default();
+        self.api.change(Actor::User, &key, |object| {
+            if let Some(list) = object["spec"]["services"].as_array_mut()
+                && let Some(mut double) = list.first().cloned()
+            {
+                double["name"] = json!(name);
+                list.push(double);
+            }
+        });
+    }
+
+    pub(super) fn write_problem(&mut self) {
+        let Some(key) = self.any(Kind::Address) else { return };
+        self.api.change(Actor::User, &key, |object| {
+            object["status"]["conditions"] = json!([{
+                "type": "Problem", "status": "True", "reason": "Audited", "message": "by another program",
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+            }]);
+        });
+    }
+
     pub(super) fn reserve(&mut self) {
         let address = any_v4(&mut self.dice);
         let namespace = self.dice.pick(&NAMESPACES).copied().unwrap_or_default();
@@ -85,6 +108,24 @@ impl World {
         }
         let pause = self.dice.whole_ms(1_000, 10_000);
         self.after(pause, Happening::Act(Act::Finalized));
+    }
+
+    /// Deletes a LoadBalancerIP, or its user, and holds it by a finalizer.
+    pub(crate) fn hold_one(&mut self) -> Option<Key> {
+        let key = self.any(Kind::Address)?;
+        self.api.change(Actor::User, &key, |object| {
+            object["metadata"]["finalizers"] = json!(["example.com/never"]);
+        });
+        let user =
+            self.api.get(&key).map(|object| object.value["spec"]["services"][0].clone()).unwrap_or_default();
+        let text = |part: &str| user[part].as_str().unwrap_or_default();
+        let service = Key::of(Kind::Service, text("namespace"), text("name"));
+        if self.dice.chance(0.5) {
+            self.api.delete(Actor::User, &key);
+        } else {
+            self.api.delete(Actor::User, &service);
+        }
+        Some(key)
     }
 
     pub(super) fn note_holder(&mut self, key: &Key) {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use herald_crds::LoadBalancerIP;
 use herald_ipam::{
-    PublishResult, ReleaseResult, ReleaseThen, ReleaseWhen, ServiceRef, TakeHow, TakeResult, Version,
+    Owner, PublishResult, ReleaseResult, ReleaseThen, ReleaseWhen, ServiceRef, TakeHow, TakeResult, Version,
 };
 use herald_runtime::watch::Change;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -96,7 +96,7 @@ impl World {
             _ if self.refuses => UpdateResult::Refused("not now".to_owned()),
             None => UpdateResult::Gone(crate::objects::version(&object.metadata)),
             Some(known) if known.object().metadata.resource_version != object.metadata.resource_version => {
-                UpdateResult::Now(Box::new(known.clone()))
+                UpdateResult::Found(Box::new(known.clone()))
             }
             Some(known) => {
                 assert!(object.spec.revision > known.revision(), "revisions only grow (B18)");
@@ -133,6 +133,7 @@ impl World {
             let result = ReleaseResult::Released(Version::default());
             return Done::Release { release, result, object: None };
         };
+        self.overtake(&release.owner, found.version);
         self.writes.push("release");
         match release.then.clone() {
             ReleaseThen::Delete => {
@@ -150,6 +151,21 @@ impl World {
                 let result = ReleaseResult::Released(stored.version);
                 Done::Release { release, result, object: Some(Box::new(stored)) }
             }
+        }
+    }
+
+    /// A Service that lives is newer than what it leaves (rule B28).
+    fn overtake(&mut self, owner: &Owner, version: Version) {
+        let next = self.next_version();
+        if let Some(service) = self.services.get_mut(&owner.service)
+            && service.owner == *owner
+            && service.is_load_balancer
+            && service.version <= version
+        {
+            service.version = next;
+            self.writes.push("overtake");
+            let service = service.clone();
+            self.handle(Event::Services(Change::Applied(service)));
         }
     }
 
