@@ -44,7 +44,7 @@ pub(super) struct Relied {
 
 impl Core {
     pub(super) fn may_come_to_show(&mut self, service: &Service, status: &ServiceStatus) -> MayShow {
-        let shown = service.shown();
+        let shown = &service.shown;
         let new = status.ingress.into_iter().flat_map(|addresses| addresses.iter().collect::<Vec<_>>());
         let mut may = MayShow::Yes;
         for address in new.filter(|address| !shown.contains(address)) {

@@ -119,7 +119,8 @@ impl Check {
             } else {
                 wrong.append(&mut unasked);
             }
-            if self.quiet.is_some() && (is_retold(commit) || is_forgotten(commit)) {
+            if self.quiet.is_some() && (is_retold(commit) || is_forgotten(commit) || self.is_refiled(commit))
+            {
                 self.measured.retold += 1;
                 self.retold = true;
             } else if self.retold && commit.key.kind == Kind::Event {
@@ -134,6 +135,16 @@ impl Check {
             self.violation(now, text);
         }
         wrong
+    }
+
+    /// Whether a Service only names another pool, as somebody has written on its LoadBalancerIP that no pool contains.
+    fn is_refiled(&self, commit: &Commit) -> bool {
+        let (Some(before), Some(after)) = (&commit.before, &commit.after) else { return false };
+        let shown = shown(&after.value);
+        commit.key.kind == Kind::Service
+            && before.value["status"]["loadBalancer"] == after.value["status"]["loadBalancer"]
+            && before.value["metadata"]["annotations"] != after.value["metadata"]["annotations"]
+            && shown.iter().any(|address| self.is_handled(*address))
     }
 
     fn remember(&mut self, commit: &Commit) {

@@ -160,6 +160,14 @@ pub static CLASSES: &[Class] = &[
         PLAIN,
     ),
     class(
+        "slow",
+        "the same, and every request and answer takes up to half a second",
+        &[],
+        FREEZES,
+        Weather::SLOW,
+        PLAIN,
+    ),
+    class(
         "partition",
         "a controller and the API server don't reach each other",
         &[],

@@ -54,6 +54,9 @@ impl Weather {
         compacts: 0.0,
     };
 
+    /// Much is under way at any moment.
+    pub(crate) const SLOW: Self = Self { delay: Duration::from_millis(500), ..Self::FAIR };
+
     /// Requests and answers go astray.
     pub(crate) const ANSWERS: Self = Self {
         delay: Duration::from_millis(40),

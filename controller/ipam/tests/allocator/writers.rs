@@ -210,7 +210,7 @@ fn what_a_finalizer_holds_is_given_back_once_and_then_waited_for() {
     // Who asks for it is told why that may take hours.
     let waits = Owner { service: service("waits"), uid: Uid::new("waits") };
     let wanted = addresses(&["10.0.0.1"]);
-    allocator.handle(Input::ServiceApplied(request(&waits, wanted)));
+    allocator.handle(Input::ServiceApplied(request(&waits, wanted).into()));
     let told = std::iter::from_fn(|| allocator.poll_output()).find_map(|output| match output {
         Output::Publish(publication) => publication.refusal.map(|refusal| refusal.to_string()),
         _ => None,
@@ -252,8 +252,8 @@ fn a_user_written_by_hand_is_taken_off_although_its_service_was_heard_of_only_la
         terminating: false,
     };
     let before = ServiceRequest { shown: vec![address], ..request(&first, anything()) };
-    allocator.handle(Input::ServiceApplied(before));
-    allocator.handle(Input::AddressApplied(record(2, vec![first.clone()])));
+    allocator.handle(Input::ServiceApplied(before.into()));
+    allocator.handle(Input::AddressApplied(record(2, vec![first.clone()]).into()));
     for list in [List::Services, List::Pools, List::Namespaces, List::Addresses] {
         allocator.handle(Input::Synced(list));
     }
@@ -270,9 +270,9 @@ fn a_user_written_by_hand_is_taken_off_although_its_service_was_heard_of_only_la
             })
             .collect::<Vec<_>>()
     };
-    allocator.handle(Input::AddressApplied(record(3, vec![first.clone(), thief.clone()])));
+    allocator.handle(Input::AddressApplied(record(3, vec![first.clone(), thief.clone()]).into()));
     assert_eq!(asked(&mut allocator), [ReleaseWhen::ServiceGone]);
-    allocator.handle(Input::ServiceApplied(request(&thief, anything())));
+    allocator.handle(Input::ServiceApplied(request(&thief, anything()).into()));
     allocator.handle(Input::ReleaseDone { address, result: ReleaseResult::StillInUse });
     assert_eq!(asked(&mut allocator), [ReleaseWhen::NotShown]);
 }

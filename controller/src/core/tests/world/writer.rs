@@ -162,7 +162,7 @@ impl World {
             && service.is_load_balancer
             && service.version <= version
         {
-            service.version = next;
+            service.set_version(next);
             self.writes.push("overtake");
             let service = service.clone();
             self.handle(Event::Services(Change::Applied(service)));
