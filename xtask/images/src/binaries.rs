@@ -110,7 +110,8 @@ fn environment(architecture: Architecture, target: &str) -> anyhow::Result<BTree
         (format!("CC_{name}"), format!("{} {arch}", shown(&compilers.join("musl-cc"))?)),
         (format!("AR_{name}"), shown(&compilers.join("musl-ar"))?.to_owned()),
         // mimalloc: no huge pages, though the kernel gives them to everybody. A speaker is far smaller than ten of them.
-        (format!("CFLAGS_{name}"), "-DMI_DEFAULT_ALLOW_THP=0".to_owned()),
+        // zig's clang checks for undefined behaviour where nothing is optimised, and Rust links no library for that.
+        (format!("CFLAGS_{name}"), "-DMI_DEFAULT_ALLOW_THP=0 -fno-sanitize=undefined".to_owned()),
         // Rust brings musl's start files and library itself, and this linker too.
         (format!("CARGO_TARGET_{}_LINKER", name.to_uppercase()), "rust-lld".to_owned()),
         (format!("CARGO_TARGET_{}_RUSTFLAGS", name.to_uppercase()), remap.join(" ")),
