@@ -35,8 +35,3 @@ fn two_leaders_need_the_fence() {
 fn two_leaders_need_conditional_writes() {
     assert_eq!(needs("freeze", Without { conditions: true, ..Without::default() }, "10.0."), Ok(()));
 }
-
-#[test]
-fn an_address_is_taken_from_a_service_that_may_still_come_to_show_it_only_once_it_can_not() {
-    assert_eq!(needs("slow", Without { barrier: true, ..Without::default() }, "10.0."), Ok(()));
-}
