@@ -33,5 +33,5 @@ fn two_leaders_need_the_fence() {
 
 #[test]
 fn two_leaders_need_conditional_writes() {
-    assert_eq!(needs("freeze", Without { conditions: true, ..Without::default() }, "10.0."), Ok(()));
+    assert_eq!(needs("freeze", Without { conditions: true, ..Without::default() }, "2 controllers lead"), Ok(()));
 }
