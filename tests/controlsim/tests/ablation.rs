@@ -33,5 +33,8 @@ fn two_leaders_need_the_fence() {
 
 #[test]
 fn two_leaders_need_conditional_writes() {
-    assert_eq!(needs("freeze", Without { conditions: true, ..Without::default() }, "2 controllers lead"), Ok(()));
+    assert_eq!(
+        needs("freeze", Without { conditions: true, ..Without::default() }, "2 controllers lead"),
+        Ok(())
+    );
 }
