@@ -140,6 +140,27 @@ fn a_speaker_that_dies_again_and_again_before_it_is_active_is_followed() {
     between(&claimed_after(&lan, began), 5_000, 8_000);
 }
 
+/// Clients on its side of a split have not heard its successor (rule A39).
+#[test]
+fn what_was_taken_from_one_that_did_not_come_back_is_announced_again_when_it_does() {
+    let (mut lan, holder) = started(3, Machine::Answers);
+    lan.input(holder, Input::Shutdown);
+    lan.run_for(50);
+    lan.kill(holder);
+    lan.machines[holder] = Machine::Off;
+    lan.run_for(20_000);
+    let successor = lan.holder(VIP);
+    let from = lan.frames.len();
+    lan.restart(holder, 99);
+    lan.run_for(500);
+    let announces = |bytes: &[u8]| {
+        herald_wire::parse(bytes)
+            .is_ok_and(|frame| matches!(frame.payload, Payload::Arp(arp) if arp.is_gratuitous()))
+    };
+    let announced = |(_, node, bytes): &(_, usize, Vec<u8>)| *node == successor && announces(bytes);
+    assert!(lan.frames[from..].iter().any(announced));
+}
+
 /// A question for proof goes to three peers at a time, each says hello to all.
 #[test]
 fn a_kernel_that_answers_under_loss_makes_nobody_ask_for_proof() {
