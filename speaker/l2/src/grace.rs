@@ -227,6 +227,12 @@ impl Segment {
         let until = cx.now + WORD_COUNTS.max(interval * 2);
         self.strangers.retain(|_, until| *until > cx.now);
         for vouch in vouches.iter().filter(|vouch| vouch.kind == VouchKind::Kernel) {
+            // What the vouched for held last stands in the table of who vouches, were it as young as this node.
+            if let Some(peer) = self.peers.get_mut(from).filter(|_| !self.strangers.contains_key(&vouch.node))
+            {
+                peer.table.doubt(cx.now);
+                self.peers.look_at(from, cx.now);
+            }
             let room = self.strangers.len() < STRANGERS || self.strangers.contains_key(&vouch.node);
             if self.peers.get(vouch.node).is_none() && vouch.node != cx.config.node && room {
                 self.strangers.insert(vouch.node, until);
@@ -307,7 +313,9 @@ fn held_unheard(vip: &Vip, peer: &Peer) -> bool {
         let hint = vip.spec.as_ref().map(|spec| spec.holders_hint.as_slice()).unwrap_or_default();
         vip.never_held() && peer.name.as_ref().is_some_and(|name| hint.contains(name))
     };
-    let last = vip.last_holder == Some(peer.node) && !peer.table.is_complete();
+    // The table of one that was never ACTIVE here says nothing of what it held before.
+    let untold = !peer.table.is_complete() || peer.active_since.is_none();
+    let last = vip.last_holder == Some(peer.node) && untold;
     let excluded = || is_excluded(vip.spec.as_deref(), peer.name.as_ref());
     vip.mine.is_none() && vip.claims.is_empty() && (last || named()) && !excluded()
 }

@@ -32,6 +32,8 @@ pub(crate) struct Table {
     highest: u64,
     ahead: BTreeSet<u64>,
     synced: bool,
+    /// Its owner has only just started, so it was not asked for.
+    assumed: bool,
     incomplete_since: Option<Instant>,
     request_at: Option<Instant>,
     /// Its turn to be asked for comes by [`Requests`].
@@ -101,7 +103,14 @@ impl Table {
 
     /// A peer that has just started and holds nothing.
     pub(crate) fn empty() -> Self {
-        Self { synced: true, ..Self::default() }
+        Self { synced: true, assumed: true, ..Self::default() }
+    }
+
+    /// Its owner knows of what others held: an assumed table is asked for after all.
+    pub(crate) fn doubt(&mut self, now: Instant) {
+        if self.assumed {
+            *self = Self { highest: self.highest, ..Self::unknown(now, Duration::ZERO) };
+        }
     }
 
     pub(crate) fn is_complete(&self) -> bool {

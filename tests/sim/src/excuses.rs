@@ -28,9 +28,9 @@ pub struct Move {
     pub to: usize,
 }
 
-/// A claim that status never told of, and those who heard of it.
+/// What a speaker held when it ended, and those who know.
 #[derive(Debug)]
-struct Unrecorded {
+struct LeftBehind {
     holder: usize,
     witnesses: BTreeSet<usize>,
 }
@@ -38,20 +38,34 @@ struct Unrecorded {
 /// What faults there were that let addresses move.
 #[derive(Debug, Default)]
 pub(crate) struct Excuses {
-    struck: BTreeMap<usize, Moment>,
+    /// From when until when.
+    struck: BTreeMap<usize, (Moment, Moment)>,
     cut_off: BTreeMap<usize, Moment>,
     born_cut_off: BTreeMap<usize, Moment>,
     started: BTreeMap<usize, Moment>,
     struck_vips: BTreeMap<IpAddr, Moment>,
     barred: BTreeMap<IpAddr, (Revision, BTreeSet<usize>)>,
     races: BTreeMap<IpAddr, Moment>,
-    unrecorded: BTreeMap<IpAddr, Unrecorded>,
+    left_behind: BTreeMap<IpAddr, LeftBehind>,
 }
 
 impl Excuses {
     /// Moves away from this node are right until then.
     pub(crate) fn strike(&mut self, node: usize, until: Moment) {
-        self.struck.insert(node, until);
+        self.struck.insert(node, (Moment::ZERO, until));
+    }
+
+    /// Its speaker is away, its machine is not: moves are right from then on, when its peers have waited for as long as
+    /// they do (rule A23). `again`: it was away before, and not ACTIVE since.
+    pub(crate) fn away(&mut self, node: usize, from: Moment, again: bool) {
+        let before = self.struck.get(&node).map(|(from, _)| *from);
+        let from = before.filter(|_| again).map_or(from, |before| before.min(from));
+        self.struck.insert(node, (from, Moment::MAX));
+    }
+
+    /// It is back: moves that were not right before are no longer, others are until then.
+    pub(crate) fn back(&mut self, node: usize, until: Moment) {
+        self.struck.entry(node).or_insert((Moment::ZERO, until)).1 = until;
     }
 
     /// The same, and until then neither does it hear the others nor they it.
@@ -89,15 +103,16 @@ impl Excuses {
         self.struck_vips.insert(vip, until);
     }
 
-    /// A speaker ends while status does not name it: what it took is known to these others alone (rule A31).
-    pub(crate) fn unrecorded(&mut self, vip: IpAddr, holder: usize, witnesses: BTreeSet<usize>) {
-        self.unrecorded.insert(vip, Unrecorded { holder, witnesses });
+    /// A speaker ends: that what it held is to be kept is known to these others alone. Once none of them knows, it is
+    /// kept for a moment, if status names it (rule A31).
+    pub(crate) fn left_behind(&mut self, vip: IpAddr, holder: usize, witnesses: BTreeSet<usize>) {
+        self.left_behind.insert(vip, LeftBehind { holder, witnesses });
     }
 
     /// A speaker has ended or stood still, and knows nothing of before.
     pub(crate) fn forgets(&mut self, node: usize) {
-        for unrecorded in self.unrecorded.values_mut() {
-            unrecorded.witnesses.remove(&node);
+        for left_behind in self.left_behind.values_mut() {
+            left_behind.witnesses.remove(&node);
         }
     }
 
@@ -108,14 +123,13 @@ impl Excuses {
         let barred = |(revision, nodes): &(Revision, BTreeSet<usize>)| {
             claimed_by >= *revision && nodes.contains(&from)
         };
-        let forgotten = |claim: &Unrecorded| claim.holder == from && claim.witnesses.is_empty();
-        let excused = [self.struck.get(&from), self.cut_off.get(&from), self.born_cut_off.get(&to)]
-            .into_iter()
-            .any(lasts)
+        let forgotten = |claim: &LeftBehind| claim.holder == from && claim.witnesses.is_empty();
+        let struck = self.struck.get(&from).filter(|(since, _)| *since <= at).map(|(_, until)| until);
+        let excused = [struck, self.cut_off.get(&from), self.born_cut_off.get(&to)].into_iter().any(lasts)
             || lasts(self.struck_vips.get(&vip))
             || self.barred.get(&vip).is_some_and(barred)
-            || self.unrecorded.get(&vip).is_some_and(forgotten);
-        self.unrecorded.remove(&vip);
+            || self.left_behind.get(&vip).is_some_and(forgotten);
+        self.left_behind.remove(&vip);
         if excused {
             // Two successors may take it at once, and one of them yields; that is the end of it.
             self.races.insert(vip, at + RACE);

@@ -164,7 +164,7 @@ impl World {
             Fault::Crash { link, .. } => self.crash(node, *link),
             Fault::Return(_) => self.power_returns(node),
             Fault::Kill(_) => {
-                strike(self, LASTING);
+                self.goes_away(node, false);
                 self.speaker_ends(node);
                 if let Some(node) = self.nodes.get_mut(node) {
                     node.kill();
@@ -172,21 +172,23 @@ impl World {
                 self.check.ended(node);
             }
             Fault::Start(_) if self.nodes.get(node).is_some_and(|node| node.alive && node.core.is_none()) => {
-                strike(self, now + AFTERMATH);
+                self.check.excuses.back(node, now + AFTERMATH);
                 self.start_speaker(node);
             }
             Fault::Leave(_) => {
-                strike(self, LASTING);
+                self.goes_away(node, true);
                 if let Some(node) = self.nodes.get_mut(node) {
                     node.ending = Ending::Asked;
                 }
                 self.wake(node);
             }
             Fault::Stop(_) | Fault::Pause(_) => {
-                strike(self, LASTING);
                 let frozen = if matches!(fault, Fault::Stop(_)) {
+                    self.goes_away(node, false);
+                    self.leave_behind(node);
                     Frozen::Speaker
                 } else {
+                    strike(self, LASTING);
                     Frozen::Machine { since: now }
                 };
                 if let Some(node) = self.nodes.get_mut(node).filter(|node| node.frozen.is_none()) {
@@ -197,7 +199,7 @@ impl World {
             Fault::Continue(_) => {
                 // Told to end while it was frozen, or killed: it is not back.
                 if self.nodes.get(node).is_none_or(|node| node.ending == Ending::No && node.core.is_some()) {
-                    strike(self, now + AFTERMATH);
+                    self.check.excuses.back(node, now + AFTERMATH);
                 }
                 self.thaw(node);
             }
@@ -242,6 +244,28 @@ impl World {
             }
             _ => {}
         }
+    }
+
+    /// The speaker falls silent, or says that it will be back; what it held is its own for as long as rule A23 says.
+    fn goes_away(&mut self, node: usize, says_so: bool) {
+        let Some(state) = self.nodes.get(node).filter(|node| node.alive && node.core.is_some()) else {
+            return;
+        };
+        if says_so && state.frozen.is_some() {
+            // It can't say anything.
+            return;
+        }
+        if says_so && (state.state.cordoned || state.state.excluded || state.state.out_of_service) {
+            return self.check.excuses.strike(node, LASTING);
+        }
+        let wait = match (says_so, state.kernel.echo) {
+            (false, true) => Duration::from_secs(5),
+            (false, false) => Duration::from_secs(2),
+            (true, true) => Duration::from_mins(1),
+            (true, false) => Duration::from_secs(10),
+        };
+        let again = state.active_since.is_none() || state.frozen.is_some();
+        self.check.excuses.away(node, self.now + wait, again);
     }
 
     fn crash(&mut self, node: usize, link: bool) {

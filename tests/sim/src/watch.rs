@@ -20,16 +20,19 @@ impl World {
         self.connect_api(node);
     }
 
-    /// The speaker process ends, one way or another: what of its claims nobody has written down?
+    /// The speaker process ends, one way or another.
     pub(crate) fn speaker_ends(&mut self, node: usize) {
         self.api_links.cut(node);
-        let name = node::node_name(node);
+        self.leave_behind(node);
+    }
+
+    /// Who knows what this speaker held?
+    pub(crate) fn leave_behind(&mut self, node: usize) {
         let others: BTreeSet<usize> =
             (0..self.nodes.len()).filter(|other| *other != node && self.is_speaking(*other)).collect();
         for vip in self.vips().to_vec() {
-            let recorded = self.api.read(vip).is_some_and(|spec| spec.holders_hint.contains(&name));
-            if self.check.holds(vip, node) && !recorded {
-                self.check.excuses.unrecorded(vip, node, others.clone());
+            if self.check.holds(vip, node) {
+                self.check.excuses.left_behind(vip, node, others.clone());
             }
         }
     }
