@@ -142,6 +142,9 @@ fn a_broken_link_is_named_with_what_to_do() {
     let message = "no pool gives the IPv4 address";
     refused["status"] =
         json!({"conditions": [condition("heraldlb.io/Allocated", "False", "NoAddressAvailable", message)]});
+    let mut unmet = service();
+    let message = "keeps 10.0.0.1, although it asks for something else: 10.0.0.9 lies in no pool";
+    unmet["status"]["conditions"][0] = condition("heraldlb.io/Allocated", "True", "RequestUnmet", message);
     let mut unheld = lbip();
     unheld["status"] = json!({});
     let mut nowhere = lbip();
@@ -176,6 +179,11 @@ fn a_broken_link_is_named_with_what_to_do() {
             facts(refused, vec![], pools()),
             "Condition: Allocated=False: no pool gives",
             "NoAddressAvailable: no pool",
+        ),
+        (
+            facts(unmet, vec![lbip()], pools()),
+            "Condition: Allocated=True: keeps 10.0.0.1",
+            "RequestUnmet: keeps 10.0.0.1",
         ),
         (facts(service(), vec![unheld], pools()), "Holder: no node answers for 10.0.0.1", ""),
         (facts(service(), vec![nowhere], pools()), "Nodes: no node may announce 10.0.0.1", ""),

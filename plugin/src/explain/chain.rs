@@ -252,7 +252,9 @@ impl Explanation {
                 continue;
             };
             said = true;
-            let state = if condition.status == "True" { State::Ok } else { State::Broken };
+            // It has an address, but not the one that it asks for.
+            let unmet = condition.reason == "RequestUnmet";
+            let state = if condition.status == "True" && !unmet { State::Ok } else { State::Broken };
             let name = kind.trim_start_matches("heraldlb.io/");
             self.add("Condition", state, format!("{name}={}: {}", condition.status, condition.message));
             if state == State::Broken && condition.reason != "NoAddress" {
