@@ -125,7 +125,10 @@ impl Excuses {
         };
         let forgotten = |claim: &LeftBehind| claim.holder == from && claim.witnesses.is_empty();
         let struck = self.struck.get(&from).filter(|(since, _)| *since <= at).map(|(_, until)| until);
-        let excused = [struck, self.cut_off.get(&from), self.born_cut_off.get(&to)].into_iter().any(lasts)
+        // A new holder that was cut off has not heard what was taken meanwhile, and by whom.
+        let excused = [struck, self.cut_off.get(&from), self.cut_off.get(&to), self.born_cut_off.get(&to)]
+            .into_iter()
+            .any(lasts)
             || lasts(self.struck_vips.get(&vip))
             || self.barred.get(&vip).is_some_and(barred)
             || self.left_behind.get(&vip).is_some_and(forgotten);

@@ -15,7 +15,7 @@ use herald_l2::{
     Output, Profile, Turn, VipSpec,
 };
 use herald_wire::hello::{GROUP, KeyId, Secret};
-use herald_wire::{Frame, Payload, arp, echo, ndp};
+use herald_wire::{Frame, MacAddr, Payload, arp, echo, ndp};
 use ipnet::IpNet;
 
 use crate::Moment;
@@ -85,6 +85,8 @@ pub(crate) struct Node {
     pub link_news: bool,
     /// Index of its interface while it has one.
     ifindex: Option<u32>,
+    /// The Ethernet address that it had before: the speaker is told of another a moment later.
+    pub former_mac: Option<MacAddr>,
     /// The index that it had last.
     last_ifindex: u32,
     /// Asked to end (SIGTERM).
@@ -131,6 +133,7 @@ impl Node {
             inputs: VecDeque::new(),
             link_news: false,
             ifindex: Some(IFINDEX),
+            former_mac: None,
             last_ifindex: IFINDEX,
             ending: Ending::No,
             active_since: None,
@@ -211,6 +214,7 @@ impl Node {
         self.ring.clear();
         if present && renumbered {
             self.last_ifindex += 1;
+            self.former_mac = Some(self.kernel.mac);
             // A locally administered address of its own.
             self.kernel.mac.1 = self.kernel.mac.1.wrapping_add(1);
         }

@@ -44,7 +44,8 @@ impl World {
             self.record.hello(node);
         }
         let Some(own) = self.nodes.get(node).map(|node| node.kernel.mac) else { return };
-        if frame.ethernet.source != own {
+        let former = self.nodes.get(node).and_then(|node| node.former_mac);
+        if frame.ethernet.source != own && Some(frame.ethernet.source) != former {
             let text = format!("n{} sends as {}, which it is not", node + 1, frame.ethernet.source);
             self.check.violation(self.now, &text);
         }
