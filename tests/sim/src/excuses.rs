@@ -40,12 +40,15 @@ struct LeftBehind {
 pub(crate) struct Excuses {
     /// From when until when.
     struck: BTreeMap<usize, (Moment, Moment)>,
-    cut_off: BTreeMap<usize, Moment>,
+    /// From when until when.
+    cut_off: BTreeMap<usize, (Moment, Moment)>,
     born_cut_off: BTreeMap<usize, Moment>,
     started: BTreeMap<usize, Moment>,
     struck_vips: BTreeMap<IpAddr, Moment>,
     barred: BTreeMap<IpAddr, (Revision, BTreeSet<usize>)>,
     races: BTreeMap<IpAddr, Moment>,
+    /// When its holder took it from another.
+    taken: BTreeMap<IpAddr, Moment>,
     left_behind: BTreeMap<IpAddr, LeftBehind>,
 }
 
@@ -70,7 +73,9 @@ impl Excuses {
 
     /// The same, and until then neither does it hear the others nor they it.
     pub(crate) fn cut_off(&mut self, now: Moment, node: usize, until: Moment) {
-        self.cut_off.insert(node, until);
+        let since =
+            self.cut_off.get(&node).filter(|(_, until)| *until >= now).map_or(now, |(since, _)| *since);
+        self.cut_off.insert(node, (since, until));
         let young = self.started.get(&node).is_some_and(|started| now.saturating_sub(*started) < LISTENS);
         if young || self.born_cut_off.contains_key(&node) {
             self.born_cut_off.insert(node, until);
@@ -79,13 +84,13 @@ impl Excuses {
 
     /// Is this node cut off, or has it been until a moment ago?
     pub(crate) fn is_cut_off(&self, now: Moment, node: usize) -> bool {
-        self.cut_off.get(&node).is_some_and(|until| *until >= now)
+        self.cut_off.get(&node).is_some_and(|(_, until)| *until >= now)
     }
 
     /// Its speaker starts: where it hears nobody, it can't know who holds what, and is alone (rule A35).
     pub(crate) fn started(&mut self, now: Moment, node: usize) {
         self.started.insert(node, now);
-        if let Some(until) = self.cut_off.get(&node).filter(|until| **until >= now) {
+        if let Some((_, until)) = self.cut_off.get(&node).filter(|(_, until)| *until >= now) {
             self.born_cut_off.insert(node, *until);
         } else {
             self.born_cut_off.remove(&node);
@@ -125,10 +130,13 @@ impl Excuses {
         };
         let forgotten = |claim: &LeftBehind| claim.holder == from && claim.witnesses.is_empty();
         let struck = self.struck.get(&from).filter(|(since, _)| *since <= at).map(|(_, until)| until);
-        // A new holder that was cut off has not heard what was taken meanwhile, and by whom.
-        let excused = [struck, self.cut_off.get(&from), self.cut_off.get(&to), self.born_cut_off.get(&to)]
-            .into_iter()
-            .any(lasts)
+        let cut_off = self.cut_off.get(&from).map(|(_, until)| until);
+        // A new holder that was cut off has not heard what was taken meanwhile, and by whom; of what was held before it
+        // has.
+        let taken = self.taken.insert(vip, at);
+        let unheard = self.cut_off.get(&to).filter(|(since, _)| taken.is_some_and(|taken| taken >= *since));
+        let unheard = unheard.map(|(_, until)| until);
+        let excused = [struck, cut_off, unheard, self.born_cut_off.get(&to)].into_iter().any(lasts)
             || lasts(self.struck_vips.get(&vip))
             || self.barred.get(&vip).is_some_and(barred)
             || self.left_behind.get(&vip).is_some_and(forgotten);
