@@ -75,6 +75,9 @@ pub struct ReleaseJob {
     pub release: Release,
     /// The revision to write, at least, where the object stays.
     pub revision: i64,
+    /// The version of the object known when this was decided: if none is found, that one is gone, but perhaps not one that
+    /// is made meanwhile.
+    pub known: Version,
 }
 
 /// A Service's status.

@@ -163,7 +163,9 @@ impl Core {
             Some(Want::Take(take)) => self.take_job(take),
             Some(Want::Release(release)) => {
                 let revision = self.next_revision(address);
-                Some(Job::Release(Box::new(ReleaseJob { release, revision })))
+                let known = self.index.addresses.get(&address).map(|known| known.version);
+                let job = ReleaseJob { release, revision, known: known.unwrap_or_default() };
+                Some(Job::Release(Box::new(job)))
             }
             None if paused => None,
             None => self.update_job(address).or_else(|| self.renew_job(address)),
@@ -327,6 +329,7 @@ impl Core {
     }
 
     pub(super) fn updated(&mut self, address: IpAddr, result: UpdateResult) {
+        let ours = matches!(result, UpdateResult::Now(_));
         if let UpdateResult::Found(object) = &result {
             self.addresses.entry(address).or_default().busy = false;
             self.note_edit(object);
@@ -334,7 +337,7 @@ impl Core {
         match result {
             UpdateResult::Now(object) | UpdateResult::Found(object) => {
                 let record = object.record();
-                self.addresses.entry(address).or_default().relied.renewed();
+                self.addresses.entry(address).or_default().relied.seen(object.version, ours);
                 self.job_ended(address, Some(object));
                 self.tell_ipam(Input::AddressApplied(record));
             }
@@ -359,15 +362,23 @@ impl Core {
     pub(super) fn released(
         &mut self,
         release: &Release,
-        result: ReleaseResult,
+        mut result: ReleaseResult,
         object: Option<Box<Address>>,
     ) {
         let address = release.address;
+        // Another leader made it anew meanwhile, and the watch has told of that before this answer came: what was released
+        // is what was there before.
+        if let ReleaseResult::Released(version) = result
+            && object.is_none()
+            && let Some(known) = self.index.addresses.get(&address).filter(|known| known.version > version)
+        {
+            result = ReleaseResult::Changed(known.record());
+        }
         match &result {
             ReleaseResult::Released(version) => {
                 if object.is_none() {
-                    let known = self.index.addresses.remove(&address).map(|known| known.version);
-                    self.index.released.insert(address, known.unwrap_or_default().max(*version));
+                    self.index.addresses.remove(&address);
+                    self.index.released.insert(address, *version);
                 }
                 tracing::info!(%address, service = %release.owner.service, "released");
             }

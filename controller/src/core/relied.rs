@@ -75,10 +75,30 @@ impl Core {
 }
 
 impl Relied {
-    /// It was written, or somebody else wrote it.
-    pub(super) fn renewed(&mut self) {
-        if let Some(wanted) = self.wanted.take() {
+    /// It was written once more, or (not `ours`) is as somebody else wrote it. What another wrote helps only where it is
+    /// newer than the Service: else who takes the Service off may have read that very state, and the Service after it.
+    pub(super) fn seen(&mut self, version: Version, ours: bool) {
+        if let Some(wanted) = self.wanted.take_if(|wanted| ours || version > *wanted) {
             self.written = Some(wanted);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_wrote_counts_only_where_it_is_newer_than_the_service() {
+        let wanted = || Relied { wanted: Some(Version(176)), written: None };
+        let seen = |version, ours| {
+            let mut relied = wanted();
+            relied.seen(Version(version), ours);
+            (relied.wanted, relied.written)
+        };
+        let (open, done) = ((Some(Version(176)), None), (None, Some(Version(176))));
+        assert_eq!(seen(175, false), open, "it is written again");
+        assert_eq!(seen(177, false), done);
+        assert_eq!(seen(3, true), done, "versions of two clusters of etcd tell nothing");
     }
 }

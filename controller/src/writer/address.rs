@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use herald_crds::{LoadBalancerIP, name_of_address};
 use herald_ipam::{
-    Claim, Owner, Release, ReleaseResult, ReleaseThen, ReleaseWhen, Take, TakeHow, TakeResult, Version,
+    Claim, Owner, Release, ReleaseResult, ReleaseThen, ReleaseWhen, Take, TakeHow, TakeResult,
 };
 use kube::{
     Api,
@@ -142,7 +142,7 @@ impl Writer {
                 }
             }
             let Some(found) = found else {
-                return Ok((ReleaseResult::Released(Version::default()), None));
+                return Ok((ReleaseResult::Released(job.known), None));
             };
             // Somebody may have written the same user twice, or its uid under another name: that is another user, who
             // does not exist.
@@ -248,7 +248,7 @@ fn may_take(found: &Address, take: &Take) -> bool {
 mod tests {
     use std::sync::Mutex;
 
-    use herald_ipam::{ServiceRef, Uid};
+    use herald_ipam::{ServiceRef, Uid, Version};
     use serde_json::json;
 
     use super::*;
@@ -280,7 +280,7 @@ mod tests {
         let owner = Owner { service: ServiceRef::new("shop", "other"), uid: Uid::new("u1") };
         let address = "10.0.0.1".parse().unwrap();
         let release = Release { address, owner, when: ReleaseWhen::ServiceGone, then: ReleaseThen::Leave };
-        let done = writer.release(ReleaseJob { release, revision: 2 }).await;
+        let done = writer.release(ReleaseJob { release, revision: 2, known: Version(9) }).await;
         assert!(
             matches!(done, Done::Release { result: ReleaseResult::Released(Version(8)), .. }),
             "{done:?}"
@@ -311,7 +311,7 @@ mod tests {
         let owner = Owner { service: ServiceRef::new("shop", "web"), uid: Uid::new("u1") };
         let address = "10.0.0.1".parse().unwrap();
         let release = Release { address, owner, when: ReleaseWhen::NotShown, then: ReleaseThen::Delete };
-        writer.release(ReleaseJob { release, revision: 2 }).await;
+        writer.release(ReleaseJob { release, revision: 2, known: Version(9) }).await;
         let condition = |asked: &Asked| match asked.body["metadata"].clone() {
             metadata if metadata.is_null() => String::new(),
             metadata => metadata.to_string(),

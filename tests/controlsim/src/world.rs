@@ -114,6 +114,8 @@ pub(crate) struct Seat {
     pub(crate) held: Vec<Request>,
     /// Since when it believes that it leads.
     led: Option<Moment>,
+    /// When it, or a former life of it, began to lead last, whether it leads still or not.
+    began: Option<Moment>,
 }
 
 /// Everything.
@@ -139,8 +141,16 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(plan: Plan, mut dice: Dice, trace: Trace) -> Self {
         herald_runtime::random::seeded::seed(dice.word());
-        let seat =
-            || Seat { process: None, life: 0, frozen: None, cut: None, cuts: 0, held: Vec::new(), led: None };
+        let seat = || Seat {
+            process: None,
+            life: 0,
+            frozen: None,
+            cut: None,
+            cuts: 0,
+            held: Vec::new(),
+            led: None,
+            began: None,
+        };
         let mut world = Self {
             now: Moment::ZERO,
             api: Api::new(plan.without),
@@ -214,11 +224,13 @@ impl World {
         let (life, leads, ended, at) = (seat.life, process.leads(), process.has_ended(), process.reached());
         if seat.led.is_some() != leads {
             seat.led = leads.then_some(at);
+            seat.began = seat.led.or(seat.began);
             self.trace.event(at, name(index), || if leads { "LEADS" } else { "stands by" }.to_owned());
         }
-        // It may not know that another leads by now, which may stand still meanwhile.
+        // It may not know that another leads by now, or has led since: that one may stand still meanwhile, or stand by in
+        // this very moment because its own time is over as well.
         let since = self.seats.get(index).and_then(|seat| seat.led);
-        if since.is_some_and(|since| self.seats.iter().any(|seat| seat.led.is_some_and(|led| led > since)))
+        if since.is_some_and(|since| self.seats.iter().any(|seat| seat.began.is_some_and(|led| led > since)))
             || self.seats.iter().filter(|seat| seat.led.is_some() && seat.frozen.is_none()).count() > 1
         {
             self.check.contested = at + CONTESTED;

@@ -44,6 +44,20 @@ fn what_was_under_way_when_leadership_ended_is_decided_anew() {
 }
 
 #[test]
+fn what_another_leader_made_anew_is_not_forgotten_because_a_release_found_nothing() {
+    let mut world = World::running(&["10.0.0.0/32"]);
+    world.service("web", &json!({}), &json!({}));
+    world.settle();
+    world.service("other", &json!({}), &json!({}));
+    world.hold();
+    world.delete_service("web");
+    world.given_anew_before_the_release_is_answered("10.0.0.0", "other");
+    world.pass(Duration::from_secs(5));
+    assert_eq!(world.shows("other"), ["10.0.0.0"]);
+    world.check();
+}
+
+#[test]
 fn a_leader_that_leads_again_over_the_same_objects_writes_nothing() {
     let mut world = World::running(&["10.0.0.0/30", "fd00::/120"]);
     world.service("web", &json!({}), &json!({}));

@@ -429,6 +429,33 @@ impl World {
         self.next_version();
     }
 
+    /// Another leader gives an address back and gives it to `service`, of which the watch tells before a release of ours
+    /// is answered that found nothing.
+    pub(super) fn given_anew_before_the_release_is_answered(&mut self, address: &str, service: &str) {
+        let mut object = self.address(address).unwrap();
+        self.delete_address_silently(address);
+        let held = self.held.take().unwrap_or_default();
+        let (releases, others): (Vec<_>, Vec<_>) =
+            held.into_iter().partition(|job| matches!(job, Job::Release(_)));
+        assert_eq!(releases.len(), 1, "{releases:?}");
+        object.metadata.uid = None;
+        for user in &mut object.spec.services {
+            user.name = service.to_owned();
+            user.uid = self.uid(service);
+        }
+        for job in releases {
+            let Job::Release(job) = job else { continue };
+            let found_nothing = self.release(*job);
+            let stored = self.store(object.clone());
+            self.handle(Event::Addresses(Change::Applied(stored)));
+            self.handle(Event::Done(found_nothing));
+        }
+        for job in others {
+            self.carry_out(job);
+        }
+        self.run();
+    }
+
     /// Somebody changes a LoadBalancerIP.
     pub(super) fn edit_address(&mut self, address: &str, edit: impl FnOnce(&mut LoadBalancerIP)) {
         self.edit_unseen(address, edit);

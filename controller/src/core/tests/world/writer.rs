@@ -119,7 +119,7 @@ impl World {
         Done::Problem(seen.address, Some(Box::new(self.store(object))))
     }
 
-    fn release(&mut self, ReleaseJob { release, revision }: ReleaseJob) -> Done {
+    pub(super) fn release(&mut self, ReleaseJob { release, revision, known }: ReleaseJob) -> Done {
         let service = self.services.get(&release.owner.service).filter(|it| it.owner == release.owner);
         let in_use = service.filter(|it| it.is_load_balancer).is_some_and(|it| match release.when {
             ReleaseWhen::ServiceGone => true,
@@ -130,7 +130,7 @@ impl World {
         }
         self.clear(&release.owner.service.clone());
         let Some(found) = self.addresses.get(&release.address).cloned() else {
-            let result = ReleaseResult::Released(Version::default());
+            let result = ReleaseResult::Released(known);
             return Done::Release { release, result, object: None };
         };
         self.overtake(&release.owner, found.version);
