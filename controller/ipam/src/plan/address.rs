@@ -75,7 +75,7 @@ impl Situation<'_> {
         let first = entry.owners().next().ok_or_else(in_use)?;
         let no = |with: &Owner, no| AddressNo::NotShareable { with: with.service.clone(), no };
         if mine != theirs {
-            return Err(no(first, self.other_key(first, theirs, self.scope(address))));
+            return Err(no(first, self.other_key(first, Some(theirs), self.scope(address))));
         }
         if entry.shares.len() >= USERS {
             return Err(no(first, ShareNo::Crowded));
@@ -84,6 +84,10 @@ impl Situation<'_> {
             // Nobody knows what a Service exposes that is gone, until its release is confirmed.
             let leaving = || AddressNo::BeingReleased(vec![share.owner.clone()]);
             let other = self.known(&share.owner).ok_or_else(leaving)?;
+            // It may have changed its mind since it came; what it has it keeps.
+            if other.key() != Some(mine) {
+                return Err(no(&share.owner, self.other_key(&share.owner, other.key(), self.scope(address))));
+            }
             if let Some(why) = conflict(self.request, other, self.scope(address)) {
                 return Err(no(&share.owner, why));
             }
@@ -93,11 +97,11 @@ impl Situation<'_> {
 
     /// The key is told to its own namespace only: where a pool is open to the cluster, it is all that keeps a stranger
     /// from joining.
-    fn other_key(&self, other: &Owner, theirs: &SharingKey, scope: SharingScope) -> ShareNo {
+    fn other_key(&self, other: &Owner, theirs: Option<&SharingKey>, scope: SharingScope) -> ShareNo {
         let same = other.service.namespace == self.request.owner.service.namespace;
         match scope {
             SharingScope::Namespace if !same => ShareNo::Namespace,
-            _ => ShareNo::Key { theirs: same.then(|| theirs.clone()) },
+            _ => ShareNo::Key { theirs: theirs.filter(|_| same).cloned() },
         }
     }
 
@@ -109,7 +113,7 @@ impl Situation<'_> {
         if let (Some(theirs), Some(first)) = (&entry.key, others.first())
             && self.request.key() != Some(theirs)
         {
-            return Some((first.service.clone(), self.other_key(first, theirs, self.scope(address))));
+            return Some((first.service.clone(), self.other_key(first, Some(theirs), self.scope(address))));
         }
         others.into_iter().find_map(|other| {
             let why = conflict(self.request, self.known(other)?, self.scope(address))?;

@@ -34,6 +34,17 @@ fn a_shared_address_lists_its_users_and_is_announced_for_all_of_them() {
 }
 
 #[test]
+fn nobody_joins_by_a_key_that_one_of_the_users_has_given_up() {
+    let mut world = sharing();
+    world.service("web", &key("back"), &port(80));
+    world.service("news", &key("front"), &port(119));
+    assert_eq!(world.shows("web"), ["10.0.0.0"]);
+    assert_eq!(world.shows("news"), [""; 0]);
+    world.service("web", &key("front"), &port(80));
+    assert_eq!(world.shows("news"), ["10.0.0.0"]);
+}
+
+#[test]
 fn a_shared_address_of_which_one_is_local_is_announced_where_the_pods_are() {
     let mut world = World::running(&["10.0.0.0/30"]);
     let with = |port: u16, policy: &str| json!({"ports": [{"port": port, "protocol": "TCP"}], "selector": {"app": "front"}, "externalTrafficPolicy": policy});
