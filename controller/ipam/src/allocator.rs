@@ -200,7 +200,7 @@ impl Allocator {
         for address in plan.target.iter() {
             match self.ledger.phase(address, &owner) {
                 None => self.want(address, &owner),
-                Some(Phase::Doomed(_) | Phase::Declined) => self.retain(address, &owner),
+                Some(Phase::Doomed(_) | Phase::Declined(_)) => self.retain(address, &owner),
                 Some(Phase::Wanted | Phase::Taking | Phase::Held | Phase::Releasing(_)) => {}
             }
         }
@@ -217,7 +217,7 @@ impl Allocator {
         let owner = &service.request.owner;
         let holds = |address: &IpAddr| {
             let phase = self.ledger.phase(*address, owner);
-            matches!(phase, Some(Phase::Wanted | Phase::Taking | Phase::Held | Phase::Declined))
+            matches!(phase, Some(Phase::Wanted | Phase::Taking | Phase::Held | Phase::Declined(_)))
         };
         let any = |family| {
             let all = self.ledger.owned(owner).filter(|it| Family::of(*it) == family && holds(it));

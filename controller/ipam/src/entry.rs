@@ -24,6 +24,8 @@ pub(crate) struct Entry {
     pub(crate) unread: bool,
     /// The owner of a release under way was told to be gone since: "still in use" may be history.
     pub(crate) recheck: bool,
+    /// The version of the owner that was known when the release under way began.
+    pub(crate) asked: Version,
     /// A release found that its LoadBalancerIP is deleted and waits for somebody's finalizer: another release would
     /// change nothing before the watch tells that it is gone.
     pub(crate) ending: bool,
@@ -55,8 +57,9 @@ pub(crate) enum Phase {
     Doomed(ReleaseWhen),
     /// The write that gives it back is under way.
     Releasing(ReleaseWhen),
-    /// The API server showed that the owner still uses it: not asked again before something new is known.
-    Declined,
+    /// The API server showed that the owner still uses it: not asked again before the owner is known at a newer version
+    /// than this, at which it was known when that was asked.
+    Declined(Version),
 }
 
 impl Entry {

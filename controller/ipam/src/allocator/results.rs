@@ -172,8 +172,8 @@ impl Allocator {
             entry.writing = false;
             let phase = match when {
                 ReleaseWhen::ServiceGone if known => standing,
-                ReleaseWhen::NotShown if known => Phase::Declined,
-                ReleaseWhen::ServiceGone if !entry.recheck => Phase::Declined,
+                ReleaseWhen::NotShown if known => Phase::Declined(entry.asked),
+                ReleaseWhen::ServiceGone if !entry.recheck => Phase::Declined(entry.asked),
                 _ => Phase::Doomed(ReleaseWhen::ServiceGone),
             };
             entry.set(owner, phase);

@@ -10,6 +10,7 @@ use crate::entry::Phase;
 use crate::sharing::conflict;
 use crate::{
     Claim, Output, Owner, ReclaimPolicy, Release, ReleaseThen, ReleaseWhen, SharingScope, Take, TakeHow,
+    Version,
 };
 
 impl Allocator {
@@ -68,8 +69,18 @@ impl Allocator {
                 self.news_of(address);
             }
             Some(Phase::Held) => self.doom(address, owner, ReleaseWhen::NotShown),
+            // It showed the address by another leader's word, and may have been made to show something else since.
+            Some(Phase::Declined(asked)) if asked < self.version_of(owner) => {
+                self.doom(address, owner, ReleaseWhen::NotShown);
+            }
             _ => {}
         }
+    }
+
+    /// The newest version of a Service that is known.
+    fn version_of(&self, owner: &Owner) -> Version {
+        let service = self.services.get(&owner.service).filter(|it| it.request.owner == *owner);
+        service.map(|service| service.version()).unwrap_or_default()
     }
 
     /// Gives back all addresses of an owner that is gone, or that nobody knows.
@@ -126,9 +137,11 @@ impl Allocator {
             None if others => ReleaseThen::Leave,
             None => ReleaseThen::Delete,
         };
+        let asked = self.version_of(&owner);
         self.ledger.update(address, |entry| {
             entry.set(&owner, Phase::Releasing(when));
             entry.writing = true;
+            entry.asked = asked;
             entry.recheck = false;
             entry.leaves_to = leaves_to;
         });
@@ -174,7 +187,7 @@ impl Allocator {
         let addresses: Vec<_> = self.ledger.owned(owner).collect();
         for address in addresses {
             match self.ledger.phase(address, owner) {
-                Some(Phase::Doomed(_) | Phase::Declined) => self.retain(address, owner),
+                Some(Phase::Doomed(_) | Phase::Declined(_)) => self.retain(address, owner),
                 Some(Phase::Releasing(ReleaseWhen::ServiceGone)) => {
                     let unsent = self.outputs.iter().position(
                         |output| matches!(output, Output::Release(release) if release.address == address),

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use herald_ipam::{
     AddressRecord, Addresses, Allocator, Claim, CreatedAt, Ingress, Input, Labels, List, Output, Owner,
-    PoolName, PoolSpec, ReleaseResult, ReleaseWhen, ServiceAllocation, ServiceRequest, TakeResult, Uid,
-    Version, Wanted,
+    PoolName, PoolSpec, PublishResult, ReleaseResult, ReleaseWhen, ServiceAllocation, ServiceRequest,
+    TakeResult, Uid, Version, Wanted,
 };
 
 use crate::scenarios::settled;
@@ -54,6 +54,44 @@ fn what_another_leader_was_quicker_to_give_stays() {
     assert!(outputs.iter().any(taken) && outputs.iter().any(given_back), "{outputs:?}");
     let expected = Ingress::Show([theirs].into_iter().collect());
     assert!(outputs.iter().filter_map(shows).all(|ingress| ingress == expected), "{outputs:?}");
+}
+
+#[test]
+fn what_another_leader_showed_is_given_back_once_the_status_shows_something_else() {
+    let mut allocator = Allocator::new();
+    allocator.handle(Input::PoolApplied(pool("p", &["10.0.0.1-10.0.0.2"])));
+    for list in [List::Services, List::Pools, List::Namespaces, List::Addresses] {
+        allocator.handle(Input::Synced(list));
+    }
+    let owner = Owner { service: service("a"), uid: Uid::new("a") };
+    let (mine, theirs) = (ip("10.0.0.1"), ip("10.0.0.2"));
+    allocator.handle(Input::ServiceApplied(request(&owner, anything()).into()));
+    allocator.handle(Input::AddressApplied(Arc::new(AddressRecord {
+        address: theirs,
+        version: Version(2),
+        pool: Some(PoolName::new("p")),
+        services: vec![owner.clone()],
+        claim: None,
+        sharing: None,
+        terminating: false,
+    })));
+    let released = |allocator: &mut Allocator| {
+        let outputs = std::iter::from_fn(|| allocator.poll_output());
+        let address = |output| match output {
+            Output::Release(release) => Some(release.address),
+            _ => None,
+        };
+        outputs.filter_map(address).collect::<Vec<_>>()
+    };
+    assert_eq!(released(&mut allocator), [theirs]);
+    let result = TakeResult::Taken(Version(4));
+    allocator.handle(Input::TakeDone { address: mine, owner: owner.clone(), result });
+    // The other leader's write was quicker, and ours comes after it.
+    allocator.handle(Input::ReleaseDone { address: theirs, result: ReleaseResult::StillInUse });
+    assert!(released(&mut allocator).is_empty(), "nothing new is known");
+    let result = PublishResult::Published(Version(6));
+    allocator.handle(Input::PublishDone { owner, result });
+    assert_eq!(released(&mut allocator), [theirs]);
 }
 
 #[test]
