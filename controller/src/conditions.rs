@@ -43,15 +43,7 @@ pub fn find<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition
     conditions.iter().find(|condition| condition.type_ == kind)
 }
 
-/// The same for one type: as `wanted`, or absent where nothing is.
-pub fn is_shown(kind: &str, wanted: Option<&Condition>, existing: &[Condition]) -> bool {
-    match wanted {
-        Some(wanted) => are_shown(std::slice::from_ref(wanted), existing),
-        None => find(existing, kind).is_none(),
-    }
-}
-
-/// Whether writing `wanted` over `existing` would change anything. Conditions of other types don't matter.
+/// Whether writing `wanted` over `existing` would change nothing. Conditions of other types don't matter.
 pub fn are_shown(wanted: &[Condition], existing: &[Condition]) -> bool {
     wanted.iter().all(|wanted| {
         find(existing, &wanted.type_).is_some_and(|existing| {
@@ -62,6 +54,14 @@ pub fn are_shown(wanted: &[Condition], existing: &[Condition]) -> bool {
                 && observed_generation == &existing.observed_generation
         })
     })
+}
+
+/// The same for one type: as `wanted`, or absent where nothing is.
+pub fn is_shown(kind: &str, wanted: Option<&Condition>, existing: &[Condition]) -> bool {
+    match wanted {
+        Some(wanted) => are_shown(std::slice::from_ref(wanted), existing),
+        None => find(existing, kind).is_none(),
+    }
 }
 
 #[cfg(test)]

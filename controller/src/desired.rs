@@ -85,29 +85,23 @@ pub fn reserved(mut object: LoadBalancerIP, claim: &Claim, revision: i64) -> Loa
     object.spec.services = Vec::new();
     object.spec.sharing = None;
     object.spec.announce = None;
-    object.spec.revision = revision;
     if let Some(annotations) = &mut object.metadata.annotations {
         annotations.remove(SERVICES_ANNOTATION);
     }
-    object.status = None;
-    object
+    renewed(object, revision)
 }
 
 /// `object` without one of its users; others share it.
 pub fn left(mut object: LoadBalancerIP, owner: &Owner, revision: i64) -> LoadBalancerIP {
     object.spec.services.retain(|service| address::owner(service) != *owner);
-    object.spec.revision = revision;
     note_services(&mut object);
-    object.status = None;
-    object
+    renewed(object, revision)
 }
 
 /// A reservation, noted as one of `pool`.
 pub fn filed(mut object: LoadBalancerIP, pool: &PoolName, revision: i64) -> LoadBalancerIP {
-    object.spec.revision = revision;
     note_pool(&mut object, pool);
-    object.status = None;
-    object
+    renewed(object, revision)
 }
 
 /// `object` as it is, written once more.

@@ -87,11 +87,10 @@ impl Index {
 
     /// Nodes' own addresses that a pool has to give, and whose they are.
     pub fn nodes_in(&self, pool: &Pool) -> BTreeMap<IpAddr, &str> {
+        let given = pool.given();
         let all = self.node_addresses.iter();
         let own = all.flat_map(|(node, addresses)| addresses.iter().map(|address| (*address, node.as_str())));
-        let own: BTreeMap<IpAddr, &str> = own.collect();
-        let inside = pool.gives(own.keys().copied());
-        inside.into_iter().filter_map(|address| Some((address, *own.get(&address)?))).collect()
+        own.filter(|(address, _)| given.has(*address)).collect()
     }
 
     /// Takes in an address; the same.

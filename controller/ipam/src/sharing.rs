@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::{Labels, ServiceRef, ServiceRequest};
+use crate::{Labels, Owner, ServiceRef, ServiceRequest};
 
 /// What all who share an address must name: the annotation `allow-shared-ip`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -148,6 +148,29 @@ impl Claim {
             Self::Service(service) => &service.namespace,
             Self::Key { namespace, .. } => namespace,
         }
+    }
+}
+
+/// Why one Service can't join another's address: rule B4, between two.
+pub(crate) fn apart(one: &ServiceRequest, other: &ServiceRequest, scope: SharingScope) -> Option<ShareNo> {
+    if one.key().is_none() || one.key() != other.key() {
+        return Some(other_key(one, &other.owner, other.key(), scope));
+    }
+    conflict(one, other, scope)
+}
+
+/// That `theirs` is not the key of `one`. It is told to its own namespace only: where a pool is open to the cluster, it is
+/// all that keeps a stranger from joining.
+pub(crate) fn other_key(
+    one: &ServiceRequest,
+    other: &Owner,
+    theirs: Option<&SharingKey>,
+    scope: SharingScope,
+) -> ShareNo {
+    let same = other.service.namespace == one.owner.service.namespace;
+    match scope {
+        SharingScope::Namespace if !same => ShareNo::Namespace,
+        _ => ShareNo::Key { theirs: theirs.filter(|_| same).cloned() },
     }
 }
 

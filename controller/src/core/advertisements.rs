@@ -8,7 +8,7 @@ use herald_runtime::watch::Change;
 use super::{Core, RETRY_MAX, Wake};
 use crate::{
     announce::LISTED,
-    conditions::{are_shown, condition},
+    conditions::{condition, is_shown},
     index::{InForce, Index},
     job::Job,
     objects::advertisement::{Advertisement, Meaning},
@@ -113,8 +113,7 @@ impl Core {
             let InForce { advertisement, .. } = in_force;
             let Some(ready) = ready(in_force, &self.index) else { continue };
             let wanted = condition(READY, &ready, advertisement.generation, &advertisement.conditions, now);
-            let shown = are_shown(std::slice::from_ref(&wanted), &advertisement.conditions);
-            if shown {
+            if is_shown(READY, Some(&wanted), &advertisement.conditions) {
                 continue;
             }
             if self.advertisements_busy.insert(advertisement.name.clone()) {

@@ -76,7 +76,6 @@ impl Core {
         self.dirty_addresses.clear();
         self.dirty_services.clear();
         self.timers.clear();
-        self.due.clear();
         self.jobs.clear();
     }
 

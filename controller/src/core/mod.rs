@@ -21,6 +21,7 @@ mod state;
 mod strikes;
 #[cfg(test)]
 mod tests;
+mod timers;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -33,7 +34,7 @@ use herald_runtime::watch::Change;
 use k8s_openapi::jiff::Timestamp;
 
 pub(crate) use self::endpoints::AllEndpoints;
-use self::{addresses::AddressWork, pools::PoolWork, services::ServiceWork};
+use self::{addresses::AddressWork, pools::PoolWork, services::ServiceWork, timers::Timers};
 use crate::{
     index::Index,
     job::{Done, Job},
@@ -119,6 +120,7 @@ pub struct Core {
     leads_from: Version,
     /// Lists that have come, of those that must be there before anything is given out.
     listed: BTreeSet<List>,
+    /// The list of pools has come; what they give is known once that of nodes has, too.
     pools_listed: bool,
     ipam: Allocator,
     addresses: BTreeMap<IpAddr, AddressWork>,
@@ -133,9 +135,7 @@ pub struct Core {
     /// To be looked at before `handle` returns.
     dirty_addresses: BTreeSet<IpAddr>,
     dirty_services: BTreeSet<ServiceRef>,
-    timers: BTreeSet<(Instant, Wake)>,
-    /// The same, by what they are for: ten thousand edited objects have one each.
-    due: BTreeMap<Wake, BTreeSet<Instant>>,
+    timers: Timers,
     retries: u32,
     /// How many refusals waited to be tried again when that was last looked at.
     failed: usize,
@@ -167,8 +167,7 @@ impl Core {
             open: None,
             dirty_addresses: BTreeSet::new(),
             dirty_services: BTreeSet::new(),
-            timers: BTreeSet::new(),
-            due: BTreeMap::new(),
+            timers: Timers::default(),
             retries: 0,
             failed: 0,
             calm_since: None,
@@ -197,15 +196,13 @@ impl Core {
 
     /// When [`Core::handle_timeout`] is to be called next.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.first().map(|(at, _)| *at)
+        self.timers.next()
     }
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Now) {
         self.now = now;
-        while let Some((at, wake)) = self.timers.first().cloned().filter(|(at, _)| *at <= now.monotonic) {
-            self.timers.pop_first();
-            self.unset(at, &wake);
+        while let Some(wake) = self.timers.take_due(now.monotonic) {
             match wake {
                 Wake::Service(service) => {
                     self.dirty_services.insert(service);
@@ -295,32 +292,15 @@ impl Core {
         }
         let pause = RETRY_MIN.saturating_mul(1 << self.retries.min(6)).min(RETRY_MAX);
         let due = self.now.monotonic + pause;
-        if !self.is_due_by(due, &Wake::Retry) {
-            for at in self.due.remove(&Wake::Retry).unwrap_or_default() {
-                self.timers.remove(&(at, Wake::Retry));
-            }
+        if !self.timers.is_due_by(due, &Wake::Retry) {
+            self.timers.cancel(&Wake::Retry);
             self.retries = self.retries.saturating_add(1);
             self.wake(pause, Wake::Retry);
         }
     }
 
     fn wake(&mut self, after: Duration, wake: Wake) {
-        let at = self.now.monotonic + after;
-        self.due.entry(wake.clone()).or_default().insert(at);
-        self.timers.insert((at, wake));
-    }
-
-    fn unset(&mut self, at: Instant, wake: &Wake) {
-        if let Some(moments) = self.due.get_mut(wake) {
-            moments.remove(&at);
-            if moments.is_empty() {
-                self.due.remove(wake);
-            }
-        }
-    }
-
-    fn is_due_by(&self, moment: Instant, wake: &Wake) -> bool {
-        self.due.get(wake).and_then(BTreeSet::first).is_some_and(|first| *first <= moment)
+        self.timers.set(self.now.monotonic + after, wake);
     }
 
     fn gather(&mut self, wake: Wake) {
@@ -330,7 +310,7 @@ impl Core {
     /// Wakes after `pause`, unless that is to happen by then anyway.
     fn gather_after(&mut self, pause: Duration, wake: Wake) {
         let due = self.now.monotonic + pause;
-        if !self.is_due_by(due, &wake) {
+        if !self.timers.is_due_by(due, &wake) {
             self.wake(pause, wake);
         }
     }

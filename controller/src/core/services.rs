@@ -96,7 +96,7 @@ impl ServiceWork {
         }
     }
 
-    /// Whether a write of `status` undoes what somebody else did.
+    /// Whether a write of `status` undoes what somebody else did, or does with it on its way.
     fn restores(&self, service: &Service, status: &ServiceStatus) -> bool {
         let again = status.ingress.is_none() || self.written == status.ingress;
         // A restoration under way was counted when it began.
@@ -238,7 +238,11 @@ impl Core {
             self.answer(&publication.owner, result);
             return;
         }
-        if let Some(pause) = self.pause_before_restoring(name, &service, &status) {
+        let Some(work) = self.services.get(name) else { return };
+        let restores = work.restores(&service, &status);
+        // At once the first time, then more and more slowly, so that two programs never fight over a Service.
+        let pause = work.strikes.pause(self.now.monotonic, RESTORE_MAX).filter(|_| restores);
+        if let Some(pause) = pause {
             self.wake(pause, Wake::Service(name.clone()));
             return;
         }
@@ -251,8 +255,11 @@ impl Core {
                 return;
             }
         }
-        self.count_restoring(name, &service, &status);
         let Some(work) = self.services.get_mut(name) else { return };
+        if restores {
+            work.strikes.strike(self.now.monotonic);
+            tracing::warn!(service = %name, "somebody changed what Herald wrote of this Service; putting it right");
+        }
         work.busy = true;
         let restore = std::mem::take(&mut work.restore);
         let job = StatusJob { service: *service, status, restore };
@@ -358,26 +365,6 @@ impl Core {
         if !left.is_zero() {
             *announced = before.clone();
             self.wake(left, Wake::Service(name.clone()));
-        }
-    }
-
-    /// Somebody else changed what we had written, or changes it on its way: undone at once the first time, then more and
-    /// more slowly, so that two programs never fight over a Service.
-    fn pause_before_restoring(
-        &self,
-        name: &ServiceRef,
-        service: &Service,
-        status: &ServiceStatus,
-    ) -> Option<Duration> {
-        let work = self.services.get(name).filter(|work| work.restores(service, status))?;
-        work.strikes.pause(self.now.monotonic, RESTORE_MAX)
-    }
-
-    fn count_restoring(&mut self, name: &ServiceRef, service: &Service, status: &ServiceStatus) {
-        let work = self.services.get_mut(name).filter(|work| work.restores(service, status));
-        if let Some(work) = work {
-            work.strikes.strike(self.now.monotonic);
-            tracing::warn!(service = %name, "somebody changed what Herald wrote of this Service; putting it right");
         }
     }
 

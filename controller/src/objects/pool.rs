@@ -46,31 +46,40 @@ impl From<IPAddressPool> for Pool {
     }
 }
 
-impl Pool {
-    /// Those of `addresses` that the spec as written has to give. What can't be read in it has none.
-    pub fn gives(&self, addresses: impl IntoIterator<Item = IpAddr>) -> Vec<IpAddr> {
-        let read = |entries: &[String]| -> Vec<AddressRange> {
-            entries.iter().filter_map(|entry| entry.parse().ok()).collect()
-        };
-        let (ranges, excluded) = (read(&self.spec.addresses), read(&self.spec.excluded));
-        let within = |ranges: &[AddressRange], address| ranges.iter().any(|range| range.contains(address));
-        let gives = |address: &IpAddr| within(&ranges, *address) && !within(&excluded, *address);
-        addresses.into_iter().filter(gives).collect()
+/// The addresses of a spec, read once. What can't be read in it has none.
+#[derive(Debug)]
+pub struct Given {
+    ranges: Vec<AddressRange>,
+    excluded: Vec<AddressRange>,
+}
+
+impl Given {
+    /// Whether the address is among them.
+    pub fn has(&self, address: IpAddr) -> bool {
+        let within = |ranges: &[AddressRange]| ranges.iter().any(|range| range.contains(address));
+        within(&self.ranges) && !within(&self.excluded)
     }
 
-    /// Whether the spec names the address as an entry of its own, and not within a range or a network: somebody meant it.
+    /// Whether it is an entry of its own, and not within a range or a network: somebody meant it.
     fn names(&self, address: IpAddr) -> bool {
-        let entries = self.spec.addresses.iter().filter_map(|entry| entry.parse::<AddressRange>().ok());
-        let mut entries = entries.map(|range| (range.first(), range.last()));
-        entries.any(|bounds| bounds == (address, address))
+        self.ranges.iter().any(|range| (range.first(), range.last()) == (address, address))
+    }
+}
+
+impl Pool {
+    /// What the spec as written has to give.
+    pub fn given(&self) -> Given {
+        let read = |entries: &[String]| entries.iter().filter_map(|entry| entry.parse().ok()).collect();
+        Given { ranges: read(&self.spec.addresses), excluded: read(&self.spec.excluded) }
     }
 
     /// The spec as the allocator core takes it in a cluster whose nodes have these addresses; or the selector in it that
     /// means nothing. Nodes' own addresses in its ranges are left out. One that stands as an entry of its own is meant: a
     /// machine that is the whole cluster may have no other.
     pub fn meaning_among(&self, nodes: impl IntoIterator<Item = IpAddr>) -> Result<PoolSpec, SelectorError> {
-        let of_nodes = self.gives(nodes).into_iter().filter(|address| !self.names(*address)).collect();
-        Ok(PoolSpec { of_nodes, ..self.meaning()? })
+        let given = self.given();
+        let left_out = |address: &IpAddr| given.has(*address) && !given.names(*address);
+        Ok(PoolSpec { of_nodes: nodes.into_iter().filter(left_out).collect(), ..self.meaning()? })
     }
 
     /// The same in a cluster without nodes; or the selector in it that means nothing.

@@ -101,7 +101,7 @@ impl Writer {
 
     async fn apply(&self, service: &ServiceRef, body: &Value, force: bool) -> Result<Service, Answer> {
         let api = self.services(&service.namespace);
-        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), force, ..PatchParams::default() };
+        let params = PatchParams { force, ..PatchParams::apply(MANAGER) };
         let patch = Patch::Apply(body);
         let applied = self
             .settle("apply service status", &service.name, || {
@@ -138,7 +138,7 @@ impl Writer {
             "annotations": {RELEASED_ANNOTATION: format!("{}@{}", address.address, address.version.0)},
         }}));
         let api = self.services(namespace);
-        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        let params = PatchParams::apply(MANAGER);
         match self.settle("patch service status", name, || api.patch_status(name, &params, &patch)).await {
             Ok(_) => Ok(true),
             Err(Answer::NotFound | Answer::Conflict(_)) => Ok(false),

@@ -21,7 +21,7 @@ impl Writer {
     pub(super) async fn pool(&self, pool: Pool, status: IPAddressPoolStatus) -> Done {
         let api: Api<IPAddressPool> = Api::all(self.client.clone());
         let patch = merge(&pool.uid, pool.version.0, &status);
-        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        let params = PatchParams::apply(MANAGER);
         let name = pool.name.as_str();
         let written =
             self.settle("patch ipaddresspool status", name, || api.patch_status(name, &params, &patch)).await;
@@ -38,7 +38,7 @@ impl Writer {
     pub(super) async fn advertisement(&self, advertisement: Advertisement, condition: Condition) -> Done {
         let api: Api<L2Advertisement> = Api::all(self.client.clone());
         let patch = merge(&advertisement.uid, advertisement.version.0, json!({"conditions": [condition]}));
-        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        let params = PatchParams::apply(MANAGER);
         let name = advertisement.name.as_str();
         let written = self
             .settle("patch l2advertisement status", name, || api.patch_status(name, &params, &patch))
@@ -63,7 +63,7 @@ impl Writer {
         let conditions: Vec<&Condition> = others.chain(condition.as_deref()).collect();
         let patch =
             merge(address.uid().unwrap_or_default(), address.version.0, json!({"conditions": conditions}));
-        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        let params = PatchParams::apply(MANAGER);
         let api: Api<LoadBalancerIP> = Api::all(self.client.clone());
         let written = self
             .settle("patch loadbalancerip status", &name, || api.patch_status(&name, &params, &patch))

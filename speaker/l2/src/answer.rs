@@ -29,20 +29,30 @@ impl Segment {
             self.arp_request(cx, ethernet, arp);
         }
         if arp.operation == Operation::Reply && arp.tha == self.iface.mac {
-            self.proof_by_answer(cx, IpAddr::V4(arp.spa), arp.sha);
-            // Not a switch that answers for it.
-            if ethernet.source == arp.sha {
-                self.kernel_answers_as_host(cx, IpAddr::V4(arp.spa), arp.sha);
-            }
-            if let Some(id) = self.vips.find(IpAddr::V4(arp.tpa)) {
-                self.announcement_answered(cx, id, IpAddr::V4(arp.spa));
-            }
+            self.host_answered(
+                cx,
+                ethernet,
+                Client { ip: IpAddr::V4(arp.spa), mac: arp.sha },
+                IpAddr::V4(arp.tpa),
+            );
         }
         // Whoever speaks as one of the addresses says that it is his.
         if !arp.spa.is_unspecified()
             && let Some(id) = self.vips.find(IpAddr::V4(arp.spa))
         {
             self.other_owner(cx, id, arp.sha);
+        }
+    }
+
+    /// A host answered what this node asked `asked_as`: an address of its own, or one that it holds.
+    fn host_answered(&mut self, cx: &mut Context, ethernet: Ethernet, host: Client, asked_as: IpAddr) {
+        self.proof_by_answer(cx, host.ip, host.mac);
+        // Not a switch that answers for it.
+        if ethernet.source == host.mac {
+            self.kernel_answers_as_host(cx, host.ip, host.mac);
+        }
+        if let Some(id) = self.vips.find(asked_as) {
+            self.announcement_answered(cx, id, host.ip);
         }
     }
 
@@ -104,13 +114,12 @@ impl Segment {
             Message::Advertisement { target, target_mac, .. } => {
                 let mac = target_mac.unwrap_or(ethernet.source);
                 if ethernet.destination == self.iface.mac {
-                    self.proof_by_answer(cx, IpAddr::V6(target), mac);
-                    if ethernet.source == mac {
-                        self.kernel_answers_as_host(cx, IpAddr::V6(target), mac);
-                    }
-                    if let Some(id) = self.vips.find(IpAddr::V6(ndp.destination)) {
-                        self.announcement_answered(cx, id, IpAddr::V6(target));
-                    }
+                    self.host_answered(
+                        cx,
+                        ethernet,
+                        Client { ip: IpAddr::V6(target), mac },
+                        IpAddr::V6(ndp.destination),
+                    );
                 }
                 if let Some(id) = self.vips.find(IpAddr::V6(target)) {
                     self.other_owner(cx, id, mac);

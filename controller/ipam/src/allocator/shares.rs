@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use super::Allocator;
 use crate::entry::Phase;
-use crate::sharing::conflict;
+use crate::sharing::apart;
 use crate::{
     Claim, Output, Owner, ReclaimPolicy, Release, ReleaseThen, ReleaseWhen, SharingScope, Take, TakeHow,
     Version,
@@ -172,13 +172,9 @@ impl Allocator {
         let Some(service) = self.services.get(&owner.service) else { return listed.is_empty() };
         let pool = self.ledger.pools.containing(address).and_then(|name| self.ledger.pools.get(name));
         let scope = pool.map_or(SharingScope::Namespace, |pool| pool.spec.sharing_scope);
-        let key = service.request.key();
         listed.iter().all(|other| {
             let other = self.services.get(&other.service).filter(|it| it.request.owner == *other);
-            key.is_some()
-                && other.is_some_and(|other| {
-                    other.request.key() == key && conflict(&service.request, &other.request, scope).is_none()
-                })
+            other.is_some_and(|other| apart(&service.request, &other.request, scope).is_none())
         })
     }
 

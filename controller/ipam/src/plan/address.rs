@@ -4,10 +4,9 @@ use std::net::IpAddr;
 
 use super::Situation;
 use crate::entry::{Entry, Phase};
-use crate::sharing::{USERS, conflict};
+use crate::sharing::{USERS, apart, conflict, other_key};
 use crate::{
-    AddressNo, Claim, Family, Owner, PoolName, PoolNo, ServiceRef, ServiceRequest, ShareNo, SharingKey,
-    SharingScope,
+    AddressNo, Claim, Family, Owner, PoolName, PoolNo, ServiceRef, ServiceRequest, ShareNo, SharingScope,
 };
 
 impl Situation<'_> {
@@ -73,9 +72,10 @@ impl Situation<'_> {
             return Err(in_use());
         };
         let first = entry.owners().next().ok_or_else(in_use)?;
+        let scope = self.scope(address);
         let no = |with: &Owner, no| AddressNo::NotShareable { with: with.service.clone(), no };
         if mine != theirs {
-            return Err(no(first, self.other_key(first, Some(theirs), self.scope(address))));
+            return Err(no(first, other_key(self.request, first, Some(theirs), scope)));
         }
         if entry.shares.len() >= USERS {
             return Err(no(first, ShareNo::Crowded));
@@ -84,39 +84,26 @@ impl Situation<'_> {
             // Nobody knows what a Service exposes that is gone, until its release is confirmed.
             let leaving = || AddressNo::BeingReleased(vec![share.owner.clone()]);
             let other = self.known(&share.owner).ok_or_else(leaving)?;
-            // It may have changed its mind since it came; what it has it keeps.
-            if other.key() != Some(mine) {
-                return Err(no(&share.owner, self.other_key(&share.owner, other.key(), self.scope(address))));
-            }
-            if let Some(why) = conflict(self.request, other, self.scope(address)) {
+            // It may have changed its key since it came; what it has it keeps.
+            if let Some(why) = apart(self.request, other, scope) {
                 return Err(no(&share.owner, why));
             }
         }
         Ok(())
     }
 
-    /// The key is told to its own namespace only: where a pool is open to the cluster, it is all that keeps a stranger
-    /// from joining.
-    fn other_key(&self, other: &Owner, theirs: Option<&SharingKey>, scope: SharingScope) -> ShareNo {
-        let same = other.service.namespace == self.request.owner.service.namespace;
-        match scope {
-            SharingScope::Namespace if !same => ShareNo::Namespace,
-            _ => ShareNo::Key { theirs: theirs.filter(|_| same).cloned() },
-        }
-    }
-
     /// What is wrong with sharing an address that it has: it or another changed since they came together.
     pub(super) fn broken_sharing(&self, address: IpAddr) -> Option<(ServiceRef, ShareNo)> {
         let entry = self.ledger.entry(address).filter(|entry| entry.shares.len() > 1)?;
-        let owner = &self.request.owner;
+        let (owner, scope) = (&self.request.owner, self.scope(address));
         let others: Vec<&Owner> = entry.owners().filter(|other| *other != owner).collect();
         if let (Some(theirs), Some(first)) = (&entry.key, others.first())
             && self.request.key() != Some(theirs)
         {
-            return Some((first.service.clone(), self.other_key(first, Some(theirs), self.scope(address))));
+            return Some((first.service.clone(), other_key(self.request, first, Some(theirs), scope)));
         }
         others.into_iter().find_map(|other| {
-            let why = conflict(self.request, self.known(other)?, self.scope(address))?;
+            let why = conflict(self.request, self.known(other)?, scope)?;
             Some((other.service.clone(), why))
         })
     }
