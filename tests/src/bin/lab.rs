@@ -90,7 +90,7 @@ fn cluster(plan: ClusterPlan) -> Result<()> {
     }
     println!(
         "\nIn another terminal, as root:\n\n    export PATH={}:$PATH\n\nThere kubectl and helm are this cluster's, curl asks from \
-         another machine of its LAN ({}), and `node n1\nCOMMAND` runs a command on a node. The five minutes of the README \
+         another machine of its LAN ({}),\nand `node n1 COMMAND` runs a command on a node. The five minutes of the README \
          begin here with step 3.\n",
         user.display(),
         cluster.client().v4
