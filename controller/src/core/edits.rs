@@ -68,7 +68,7 @@ impl Core {
     }
 
     fn is_busy(&self, address: IpAddr) -> bool {
-        self.addresses.get(&address).is_some_and(super::AddressWork::is_busy)
+        self.addresses.get(&address).is_some_and(|work| work.is_busy())
     }
 
     /// Whether this process is the one that writes, and was so at that version: before it, another did.

@@ -60,7 +60,7 @@ impl Core {
         self.open = None;
         self.services.clear();
         // Revisions are kept: they must go on growing (rule B18).
-        self.addresses.values_mut().for_each(super::addresses::AddressWork::abandon);
+        self.addresses.values_mut().for_each(|work| work.abandon());
         for pool in std::mem::take(&mut self.pools).into_keys() {
             self.metrics.forget_pool(&pool);
         }

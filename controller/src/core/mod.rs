@@ -123,8 +123,9 @@ pub struct Core {
     /// The list of pools has come; what they give is known once that of nodes has, too.
     pools_listed: bool,
     ipam: Allocator,
-    addresses: BTreeMap<IpAddr, AddressWork>,
-    services: BTreeMap<ServiceRef, ServiceWork>,
+    // Boxed, as are the Services': a map that was filled in order has half of its room to spare.
+    addresses: BTreeMap<IpAddr, Box<AddressWork>>,
+    services: BTreeMap<ServiceRef, Box<ServiceWork>>,
     pools: BTreeMap<PoolName, PoolWork>,
     advertisements_busy: BTreeSet<String>,
     /// Advertisements that were deleted a moment ago, by name.

@@ -183,7 +183,7 @@ impl Core {
         let Some(service) = self.index.services.remove(name) else { return };
         self.tell_ipam(Input::ServiceDeleted(name.clone()));
         // With an address of ours, its release cleans up; without, the conditions that said why would stay behind.
-        let told = self.services.get(name).and_then(ServiceWork::told);
+        let told = self.services.get(name).and_then(|work| work.told());
         if told.is_none() && service.bears_our_marks() {
             self.jobs.push_back(Job::Clear(service.owner.clone()));
         }
@@ -192,7 +192,7 @@ impl Core {
 
     /// The addresses that a Service shows or is to show.
     pub(super) fn addresses_of(&self, name: &ServiceRef) -> Vec<IpAddr> {
-        let told = self.services.get(name).and_then(ServiceWork::told).unwrap_or_default();
+        let told = self.services.get(name).and_then(|work| work.told()).unwrap_or_default();
         let shown = self.index.services.get(name).map(|service| service.shown.clone()).unwrap_or_default();
         told.iter().chain(shown).collect()
     }

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use herald_ipam::PoolName;
 use serde::Serialize;
 
-use super::{Core, addresses::AddressWork, pools::PoolWork, services::ServiceWork};
+use super::{Core, pools::PoolWork};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -128,8 +128,8 @@ impl Core {
                 pool: known.pool().map(PoolName::as_str),
                 services: known.users().iter().map(|owner| owner.service.to_string()).collect(),
                 taken_from: self.ipam.pool_of(known.address).map(PoolName::as_str),
-                writing: work.is_some_and(AddressWork::is_busy),
-                waiting: work.is_some_and(AddressWork::is_waiting),
+                writing: work.is_some_and(|work| work.is_busy()),
+                waiting: work.is_some_and(|work| work.is_waiting()),
             }
         });
         let services = index.services.values().map(|service| Service {
@@ -137,7 +137,7 @@ impl Core {
             uid: service.owner.uid.to_string(),
             version: service.version.0,
             ingress: service.ingress().iter().filter_map(|ingress| ingress.ip.as_deref()).collect(),
-            work: self.services.get(&service.owner.service).map(ServiceWork::shown),
+            work: self.services.get(&service.owner.service).map(|work| work.shown()),
         });
         State {
             class: self.class.as_deref(),
