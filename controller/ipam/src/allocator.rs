@@ -52,8 +52,8 @@ pub struct Allocator {
     orphaned: BTreeMap<Owner, Publication>,
     /// Services for which a write was refused for good.
     refused_services: BTreeSet<ServiceRef>,
-    /// Addresses whose write was refused for good, and must be repeated.
-    refused_addresses: BTreeSet<IpAddr>,
+    /// Addresses whose write was refused for good, and must be repeated, and for whom it was.
+    refused_addresses: BTreeMap<IpAddr, Owner>,
 }
 
 impl Allocator {
@@ -167,6 +167,11 @@ impl Allocator {
             return;
         }
         let has = self.possessions(service);
+        let visible = |address: &IpAddr| service.may_show(*address);
+        let held = |address: &IpAddr| {
+            self.ledger.phase(*address, &service.request.owner) == Some(Phase::Held)
+                && !has.contains(*address)
+        };
         let plan = match &service.write_refused {
             Some(refusal) => Plan { target: has, refusal: Some((**refusal).clone()), waits: Vec::new() },
             None => Situation {
@@ -175,7 +180,8 @@ impl Allocator {
                 services: &self.services,
                 request: &service.request,
                 has,
-                visible: has.iter().filter(|address| service.may_show(*address)).collect(),
+                visible: has.iter().filter(visible).collect(),
+                leaving: self.ledger.owned(&service.request.owner).filter(held).filter(visible).collect(),
                 strangers: service.strangers(),
             }
             .plan(),
@@ -260,7 +266,7 @@ impl Allocator {
         // Who has to wait for a release only is not told so: it is over in a moment, unless it was refused.
         let moment = match service.refusal.as_deref() {
             Some(Refusal::Address { address, no: AddressNo::BeingReleased(_) }) => {
-                !self.refused_addresses.contains(address)
+                !self.refused_addresses.contains_key(address)
             }
             _ => false,
         };

@@ -31,6 +31,9 @@ pub(crate) struct Situation<'a> {
     pub(crate) has: Addresses,
     /// The part of it that its status may show: that is not taken away.
     pub(crate) visible: Addresses,
+    /// What it has as well and its status may show still, though it was not to have it any more: it keeps that if it
+    /// asks for it again before it is gone.
+    pub(crate) leaving: Addresses,
     /// What its status shows without Herald having given it.
     pub(crate) strangers: Addresses,
 }
@@ -87,7 +90,9 @@ impl Situation<'_> {
     fn keeps(&self) -> Addresses {
         let all_wanted = self.request.families.wanted().all(|family| self.has.of(family).is_some());
         let both_or_nothing = self.request.families.policy == FamilyPolicy::RequireDualStack;
-        if both_or_nothing && !all_wanted { self.visible } else { self.has }
+        let stays = if both_or_nothing && !all_wanted { self.visible } else { self.has };
+        let again = self.leaving.iter().filter(|address| self.request.families.has(Family::of(*address)));
+        again.chain(stays.iter()).collect()
     }
 
     /// First of all: addresses asked for by name. A single one on a dual-stack Service is completed from its pool.
@@ -103,40 +108,46 @@ impl Situation<'_> {
         {
             return Err(refuse(self.unknown(pool)));
         }
-        let mut found: Vec<(IpAddr, Option<PoolName>)> = Vec::new();
-        for address in wanted.iter() {
-            let pool = if has.contains(address) {
-                self.still_in(address, asked)
-            } else {
-                self.obtainable(address, asked).map(|pool| Some(pool.clone()))
-            };
-            let pool = pool.map_err(|no| {
-                let waits = match &no {
-                    no if no.may_pass() => vec![Wait::Address(address)],
-                    AddressNo::Pool(pool, no @ PoolNo::NamespaceLimit { .. }) => {
-                        self.waits_for(pool, Family::of(address), no)
-                    }
-                    _ => Vec::new(),
-                };
-                (Refusal::Address { address, no }, waits)
-            })?;
-            found.push((address, pool));
+        let looked: Vec<(IpAddr, Result<(), AddressNo>)> = wanted
+            .iter()
+            .map(|address| {
+                let has = has.contains(address);
+                let found = if has { self.still_in(address, asked) } else { self.obtainable(address, asked) };
+                (address, found)
+            })
+            .collect();
+        // What only a user can mend comes first; what others do to an address may change with every write of theirs.
+        let lasting = looked.iter().find(|(_, no)| no.as_ref().is_err_and(|no| !no.may_pass()));
+        if let Some((address, Err(no))) = lasting {
+            return Err(refuse(Refusal::Address { address: *address, no: no.clone() }));
         }
-        let pool = match found.as_slice() {
-            [(_, pool), (_, other)] if pool == other => pool.clone(),
-            [(a, Some(a_pool)), (b, Some(b_pool))] => {
-                let addresses = [(*a, a_pool.clone()), (*b, b_pool.clone())];
+        let pools: Vec<(IpAddr, Option<&PoolName>)> =
+            wanted.iter().map(|address| (address, self.ledger.pool_of(address))).collect();
+        let pool = match pools.as_slice() {
+            [(a, Some(a_pool)), (b, Some(b_pool))] if a_pool != b_pool => {
+                let addresses = [(*a, (*a_pool).clone()), (*b, (*b_pool).clone())];
                 return Err(refuse(Refusal::DifferentPools { addresses }));
             }
-            [(_, pool), ..] => pool.clone(),
+            [(_, pool), ..] => *pool,
             [] => None,
         };
-        let keeps = has.iter().filter(|address| self.ledger.pool_of(*address) == pool.as_ref());
-        let base = keeps.chain(wanted.iter()).collect();
-        match pool {
-            Some(pool) => self.fill(&pool, base, wanted, Join::WhereFull),
-            None => Ok((base, Vec::new())),
+        // Others may free what it cannot have now, and take what it could have.
+        let mut news: Vec<Wait> =
+            wanted.iter().filter(|address| !has.contains(*address)).map(Wait::Address).collect();
+        let passing = looked.into_iter().find_map(|(address, no)| Some((address, no.err()?)));
+        if let Some((address, no)) = passing {
+            if let AddressNo::Pool(pool, no) = &no {
+                news.extend(self.waits_for(pool, Family::of(address), no));
+            }
+            return Err((Refusal::Address { address, no }, news));
         }
+        let keeps = has.iter().filter(|address| self.ledger.pool_of(*address) == pool);
+        let base = keeps.chain(wanted.iter()).collect();
+        let Some(pool) = pool else { return Ok((base, Vec::new())) };
+        self.fill(pool, base, wanted, Join::WhereFull).map_err(|(refusal, mut waits)| {
+            waits.append(&mut news);
+            (refusal, waits)
+        })
     }
 
     /// Then: a pool asked for by name, whatever its `autoAssign`.
@@ -147,7 +158,16 @@ impl Situation<'_> {
         if !self.ledger.pools.exists(pool) {
             return Err(refuse(self.unknown(pool)));
         }
-        self.fill(pool, Addresses::default(), Addresses::default(), Join::WhereFull)
+        let lies_there = |address: &IpAddr| self.ledger.pool_of(*address) == Some(pool);
+        let stays: Addresses = has.iter().filter(lies_there).collect();
+        let shown = |address: &IpAddr| !lies_there(address) && self.visible.contains(*address);
+        // Both were of one pool when it got them: it was not the request that changed, but pools (rule B25).
+        if let (false, Some(address)) = (stays.is_empty(), has.iter().find(shown)) {
+            let lies_in = self.ledger.pool_of(address).cloned();
+            let no = AddressNo::InOtherPool { asked: pool.clone(), lies_in };
+            return Err(refuse(Refusal::Address { address, no }));
+        }
+        self.fill(pool, stays, Addresses::default(), Join::WhereFull)
     }
 
     /// Keeps what it has, and adds what is missing from the same pool.
@@ -238,7 +258,8 @@ impl Situation<'_> {
         let mut target = base;
         let mut missing = Vec::new();
         for family in self.request.families.wanted().filter(|family| base.of(*family).is_none()) {
-            match self.offer(pool, family, join) {
+            let again = self.leaving.of(family).filter(|it| self.ledger.pool_of(*it) == Some(pool));
+            match again.map_or_else(|| self.offer(pool, family, join), Ok) {
                 Ok(address) => target = target.with(address),
                 Err(no) => missing.push((family, no)),
             }

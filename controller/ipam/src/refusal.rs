@@ -437,6 +437,7 @@ impl fmt::Display for ShareNo {
             Self::Key { theirs: None } => {
                 f.write_str("the key there (annotation allow-shared-ip) is another than this Service's")
             }
+            Self::NoKey => f.write_str("no key is named there (annotation allow-shared-ip)"),
             Self::Namespace => f.write_str("the two are of different namespaces (the pool's sharingScope)"),
             Self::Port(port) => write!(f, "both use port {port}"),
             Self::Pods => f.write_str(

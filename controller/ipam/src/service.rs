@@ -25,6 +25,8 @@ pub(crate) struct Service {
     publishing: Option<Box<Publication>>,
     /// A status write came to nothing when the Service was at this version.
     stalled_at: Option<Version>,
+    /// Nothing was published since: who writes statuses holds on to what came to nothing, until told anew.
+    unheeded: bool,
 }
 
 impl Service {
@@ -39,6 +41,7 @@ impl Service {
             published: None,
             publishing: publishing.map(Box::new),
             stalled_at: None,
+            unheeded: false,
         }
     }
 
@@ -102,14 +105,15 @@ impl Service {
         self.request.version.max(written.unwrap_or_default())
     }
 
-    /// Says `publication` unless that is what the status says, or a write is under way, or came to nothing and
-    /// nothing has changed since.
+    /// Says `publication` unless that is what the status says and what was said last, or a write is under way, or came
+    /// to nothing and nothing has changed since.
     pub(crate) fn publish(&mut self, publication: Publication) -> Option<Publication> {
         let stalled = self.stalled_at.is_some_and(|at| self.request.version <= at);
-        if self.publishing.is_some() || stalled || !self.differs(&publication) {
+        if self.publishing.is_some() || stalled || !(self.unheeded || self.differs(&publication)) {
             return None;
         }
         self.stalled_at = None;
+        self.unheeded = false;
         self.publishing = Some(Box::new(publication.clone()));
         Some(publication)
     }
@@ -126,6 +130,7 @@ impl Service {
     pub(crate) fn not_published(&mut self) {
         if let Some(publication) = self.publishing.take() {
             self.stalled_at = Some(publication.version);
+            self.unheeded = true;
         }
     }
 

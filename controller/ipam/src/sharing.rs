@@ -92,6 +92,8 @@ pub enum SharingPreference {
 /// Why a Service can't share an address with another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ShareNo {
+    /// Nobody who has the address names a key (any more).
+    NoKey,
     /// It names another key than those who share the address, or none.
     Key {
         /// Theirs; nobody of another namespace is told.
@@ -170,6 +172,7 @@ pub(crate) fn other_key(
     let same = other.service.namespace == one.owner.service.namespace;
     match scope {
         SharingScope::Namespace if !same => ShareNo::Namespace,
+        _ if theirs.is_none() => ShareNo::NoKey,
         _ => ShareNo::Key { theirs: theirs.filter(|_| same).cloned() },
     }
 }

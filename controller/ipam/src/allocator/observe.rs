@@ -80,7 +80,7 @@ impl Allocator {
             None | Some(Phase::Wanted) => Phase::Doomed(ReleaseWhen::ServiceGone),
             Some(_) => return,
         };
-        self.refused_addresses.remove(&address);
+        self.forget_refused(address, owner);
         self.ledger.update(address, |entry| entry.set(owner, phase));
         self.is_due(&owner.service);
     }
@@ -135,7 +135,7 @@ impl Allocator {
             self.ledger.update(address, |entry| entry.set(owner, Phase::Wanted));
             return;
         }
-        self.refused_addresses.remove(&address);
+        self.forget_refused(address, owner);
         self.ledger.update(address, |entry| entry.remove(owner));
         self.is_due(&owner.service);
     }
@@ -145,9 +145,9 @@ impl Allocator {
         let Some(entry) = self.ledger.entry(address) else { return };
         let claim = entry.claim().filter(|_| entry.shares.is_empty()).cloned();
         let key = entry.key.clone();
-        // Those who share are told what is wrong with the others.
-        let sharers: Vec<_> = entry.owners().filter(|_| key.is_some()).cloned().collect();
-        for owner in sharers {
+        // Those who share are told what is wrong with the others; who is left alone, that nothing is any more.
+        let owners: Vec<_> = entry.owners().cloned().collect();
+        for owner in owners {
             self.is_due(&owner.service);
         }
         match claim {

@@ -77,7 +77,7 @@ impl Allocator {
             }
         });
         if insists {
-            self.refused_addresses.insert(address);
+            self.refused_addresses.insert(address, owner.clone());
         } else if let Some(service) = self.services.get_mut(&owner.service).filter(|_| known) {
             service.write_refused = Some(Box::new(Refusal::WriteRefused { address, error: error.into() }));
             self.refused_services.insert(owner.service.clone());
@@ -122,7 +122,7 @@ impl Allocator {
                 see(entry, record);
             }),
             ReleaseResult::Refused(_) => {
-                self.refused_addresses.insert(address);
+                self.refused_addresses.insert(address, owner.clone());
                 let unread = self.ledger.update(address, |entry| {
                     entry.writing = false;
                     entry.set(&owner, Phase::Doomed(when));
@@ -188,7 +188,7 @@ impl Allocator {
             }
             self.is_due(&service);
         }
-        for address in std::mem::take(&mut self.refused_addresses) {
+        for address in std::mem::take(&mut self.refused_addresses).into_keys() {
             self.next_write(address);
         }
     }

@@ -61,7 +61,7 @@ impl Allocator {
         match entry.phase(owner) {
             // Nothing was written: there is nothing to give back.
             Some(Phase::Wanted) => {
-                self.refused_addresses.remove(&address);
+                self.forget_refused(address, owner);
                 self.ledger.update(address, |entry| entry.remove(owner));
                 self.rekey(address);
                 // Others may have waited behind it: to give the address back, or to get it.
@@ -74,6 +74,13 @@ impl Allocator {
                 self.doom(address, owner, ReleaseWhen::NotShown);
             }
             _ => {}
+        }
+    }
+
+    /// What was refused of this owner's part needs no repetition any more; what was refused of another's does.
+    pub(super) fn forget_refused(&mut self, address: IpAddr, owner: &Owner) {
+        if self.refused_addresses.get(&address) == Some(owner) {
+            self.refused_addresses.remove(&address);
         }
     }
 
@@ -110,7 +117,7 @@ impl Allocator {
     pub(super) fn next_write(&mut self, address: IpAddr) {
         let Some(entry) = self.ledger.entry(address).filter(|entry| !entry.writing) else { return };
         // What was refused waits for `Retry`.
-        if self.refused_addresses.contains(&address) {
+        if self.refused_addresses.contains_key(&address) {
             return;
         }
         if let Some(share) = entry.shares.iter().find(|share| share.phase == Phase::Wanted) {

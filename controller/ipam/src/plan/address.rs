@@ -10,12 +10,8 @@ use crate::{
 };
 
 impl Situation<'_> {
-    /// Whether this Service can have this address now; its pool.
-    pub(super) fn obtainable(
-        &self,
-        address: IpAddr,
-        asked: Option<&PoolName>,
-    ) -> Result<&PoolName, AddressNo> {
+    /// Whether this Service can have this address now.
+    pub(super) fn obtainable(&self, address: IpAddr, asked: Option<&PoolName>) -> Result<(), AddressNo> {
         let name = self.ledger.pools.containing(address).ok_or_else(|| self.outside(address, asked))?;
         if let Some(asked) = asked.filter(|asked| *asked != name) {
             return Err(AddressNo::InOtherPool { asked: asked.clone(), lies_in: Some(name.clone()) });
@@ -31,7 +27,7 @@ impl Situation<'_> {
             let namespace = self.request.owner.service.namespace.clone();
             return Err(refused(PoolNo::NamespaceLimit { family: Family::of(address), namespace, limit }));
         }
-        Ok(name)
+        Ok(())
     }
 
     /// Whether nothing but pools and limits speaks against giving it: it is free, reserved for this Service, or can
@@ -97,10 +93,12 @@ impl Situation<'_> {
         let entry = self.ledger.entry(address).filter(|entry| entry.shares.len() > 1)?;
         let (owner, scope) = (&self.request.owner, self.scope(address));
         let others: Vec<&Owner> = entry.owners().filter(|other| *other != owner).collect();
-        if let (Some(theirs), Some(first)) = (&entry.key, others.first())
-            && self.request.key() != Some(theirs)
+        // Where nobody names a key any more, nobody could join anybody.
+        let theirs = entry.key.as_ref();
+        if let Some(first) = others.first()
+            && (theirs.is_none() || self.request.key() != theirs)
         {
-            return Some((first.service.clone(), other_key(self.request, first, Some(theirs), scope)));
+            return Some((first.service.clone(), other_key(self.request, first, theirs, scope)));
         }
         others.into_iter().find_map(|other| {
             let why = conflict(self.request, self.known(other)?, scope)?;
@@ -135,24 +133,20 @@ impl Situation<'_> {
         }
     }
 
-    /// An address it has by request: its pool, unless it asks for another pool as well.
-    pub(super) fn still_in(
-        &self,
-        address: IpAddr,
-        asked: Option<&PoolName>,
-    ) -> Result<Option<PoolName>, AddressNo> {
+    /// Whether an address that it has by request is of the pool that it may ask for as well.
+    pub(super) fn still_in(&self, address: IpAddr, asked: Option<&PoolName>) -> Result<(), AddressNo> {
         let pool = self.ledger.pool_of(address);
         match asked {
             Some(asked) if pool != Some(asked) => {
                 Err(AddressNo::InOtherPool { asked: asked.clone(), lies_in: pool.cloned() })
             }
-            _ => Ok(pool.cloned()),
+            _ => Ok(()),
         }
     }
 }
 
 impl AddressNo {
-    /// Whether the address may come free by itself.
+    /// Whether this may change by what others do to the address, or in the namespace.
     pub(super) fn may_pass(&self) -> bool {
         match self {
             Self::InUse(_)
@@ -161,7 +155,8 @@ impl AddressNo {
             | Self::Reserved(_)
             | Self::ReservedByKey(_)
             | Self::Terminating
-            | Self::HeldByNobody => true,
+            | Self::HeldByNobody
+            | Self::Pool(_, PoolNo::NamespaceLimit { .. }) => true,
             Self::InNoPool { .. }
             | Self::InOtherPool { .. }
             | Self::Excluded(_)

@@ -42,6 +42,83 @@ fn a_change_of_policy_adds_or_gives_back_the_second_family_and_never_touches_the
     }
 }
 
+/// Rule B25: what is being taken from a status is left there if it is asked for again before it is gone.
+#[test]
+fn a_policy_that_changes_back_before_the_status_is_written_costs_nothing() {
+    let six_first = |families| Families { primary: Family::V6, ..families };
+    for (row, before, between, after, shown) in [
+        ("the second family", REQUIRE, V4, REQUIRE, &SECOND[..]),
+        ("the second family, optional", PREFER, V4, PREFER, &SECOND),
+        ("IPv6 first", six_first(REQUIRE), V6, six_first(REQUIRE), &SECOND),
+        ("the family of its only address", V4, V6, REQUIRE, &SECOND),
+    ] {
+        let mut world = settled(&[pool("p", &["10.0.0.0/29", "fd00::/125"])]);
+        world.create_service("other", 0, REQUIRE, anything());
+        world.settle();
+        world.create_service("a", 1, before, anything());
+        world.settle();
+        world.ask("a", between, anything());
+        world.deliver(SERVICES);
+        world.ask("a", after, anything());
+        world.deliver(SERVICES);
+        world.settle();
+        assert_eq!(world.shown("a"), shown, "{row}: {}", world.story());
+        assert_eq!(world.refusal("a"), "", "{row}");
+        assert_eq!(world.lbips.len(), 4, "{row}: nothing else is left");
+    }
+}
+
+/// Rule B25: a pool by name, and pools that are edited under its two addresses.
+#[test]
+fn who_asks_for_a_pool_keeps_both_addresses_though_one_of_them_lies_in_another_now() {
+    let mut world = settled(&[pool("p", &["10.0.0.0/30", "fd00::/126"])]);
+    world.create_service("other", 0, REQUIRE, from_pool("p"));
+    world.create_service("a", 1, PREFER, from_pool("p"));
+    world.settle();
+    world.delete_service("other");
+    world.settle();
+    assert_eq!(world.shown("a"), SECOND);
+    world.apply_pool(pool("p", &["10.0.0.0/30", "fd01::/126"]));
+    world.settle();
+    assert_eq!(world.shown("a"), SECOND);
+    world.apply_pool(pool("q", &["fd00::/126"]));
+    world.settle();
+    assert_eq!(world.shown("a"), SECOND);
+    assert!(world.refusal("a").contains("fd00::1 lies in pool 'q', not in 'p'"), "{}", world.refusal("a"));
+}
+
+/// What is said of a request for addresses depends on what is, not on what it was when it was made.
+#[test]
+fn who_asks_for_addresses_is_told_the_same_before_and_after_a_restart() {
+    let mut world = settled(&[pool("p", &["10.0.0.0/30", "fd00::/126"]), pool("four", &["10.1.0.0/30"])]);
+    for (row, families, wanted, taken, said) in [
+        ("outside", PREFER, &["10.0.0.3", "fd09::1"][..], "10.0.0.3", "fd09::1 lies in no pool"),
+        ("incomplete", REQUIRE, &["10.1.0.3"], "10.1.0.3", "10.1.0.3 is in use by default/taker"),
+        (
+            "apart",
+            PREFER,
+            &["10.1.0.2", "fd00::3"],
+            "10.1.0.2",
+            "both addresses of a Service come from one pool",
+        ),
+    ] {
+        world.create_service(row, 0, V4, anything());
+        world.settle();
+        let shown = world.shown(row);
+        world.ask(row, families, addresses(wanted));
+        world.settle();
+        world.create_service("taker", 9, V4, addresses(&[taken]));
+        world.settle();
+        let before = world.refusal(row);
+        assert!(before.contains(said), "{row}: {before}");
+        world.restart(|_| true);
+        world.settle();
+        assert_eq!((world.refusal(row), world.shown(row)), (before, shown), "{row}");
+        world.delete_service("taker");
+        world.settle();
+    }
+}
+
 /// The pool gains or loses a family under its user.
 #[test]
 fn a_pool_that_gains_or_loses_a_family_takes_nothing_away_and_adds_what_is_missing() {

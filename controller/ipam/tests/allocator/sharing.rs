@@ -1,8 +1,8 @@
 //! Sharing and limits, one scenario each: COMPAT 4.4, rules B4, B5, B15 and B16, `limitPerNamespace`.
 
 use herald_ipam::{
-    Claim, Output, PoolSpec, ReclaimPolicy, ServiceAllocation, SharingKey, SharingPreference, SharingScope,
-    TakeHow,
+    Claim, Input, Output, PoolSpec, ReclaimPolicy, ServiceAllocation, SharingKey, SharingPreference,
+    SharingScope, TakeHow,
 };
 
 use crate::scenarios::settled;
@@ -213,6 +213,31 @@ fn a_sole_user_may_change_its_key_in_place_and_one_who_shares_keeps_the_address_
     world.delete_service("a");
     world.settle();
     assert_eq!((world.shown("b"), world.refusal("b")), (vec!["10.0.0.1".to_owned()], String::new()));
+}
+
+#[test]
+fn who_shares_is_told_when_nobody_names_a_key_any_more_and_who_is_left_alone_that_nothing_is_wrong() {
+    let mut world = settled(&[pool("p", &["10.0.0.1"])]);
+    world.create_exposing("a", 0, V4, sharing("k", anything()), exposure(&[80]));
+    world.create_exposing("b", 1, V4, sharing("k", anything()), exposure(&[443]));
+    world.settle();
+    let said = |world: &World| ["a", "b"].map(|name| world.refusal(name));
+    world.ask("a", V4, anything());
+    world.settle();
+    assert!(said(&world)[0].contains("though the key there is 'k'"), "{:?}", said(&world));
+    world.ask("b", V4, anything());
+    world.settle();
+    for restarted in [false, true] {
+        for (with, said) in ["b", "a"].into_iter().zip(said(&world)) {
+            let wanted = format!("10.0.0.1 is shared with default/{with}, though no key is named there");
+            assert!(said.contains(&wanted), "after a restart: {restarted}: {said}");
+        }
+        world.restart(|_| true);
+        world.settle();
+    }
+    world.delete_service("b");
+    world.settle();
+    assert_eq!(world.refusal("a"), "", "nobody shares with it");
 }
 
 #[test]
@@ -454,7 +479,7 @@ fn a_move_inside_the_pool_is_not_stopped_by_the_limit() {
 }
 
 #[test]
-fn who_stops_waiting_behind_a_refused_release_does_not_leave_it_undone() {
+fn a_refused_release_is_repeated_at_retry_whoever_stopped_waiting_behind_it() {
     let mut world = settled(&[pool("p", &["10.0.0.1-10.0.0.9"])]);
     let at = |address| sharing("k", addresses(&[address]));
     world.create_exposing("a", 1, V4, at("10.0.0.1"), exposure(&[80]));
@@ -472,9 +497,15 @@ fn who_stops_waiting_behind_a_refused_release_does_not_leave_it_undone() {
     tell(&mut world);
     world.ask("b", V4, addresses(&["10.0.0.5"]));
     tell(&mut world);
-    while !world.jobs.is_empty() {
-        world.work(0, Fate::Works);
-    }
+    let work = |world: &mut World| {
+        while !world.jobs.is_empty() {
+            world.work(0, Fate::Works);
+        }
+    };
+    work(&mut world);
+    assert_eq!(users(&world, "10.0.0.1"), ["default/a", "default/c"], "not at once: {}", world.story());
+    world.handle(Input::Retry);
+    work(&mut world);
     assert_eq!(users(&world, "10.0.0.1"), ["default/c"], "{}", world.story());
 }
 

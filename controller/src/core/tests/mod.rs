@@ -5,6 +5,7 @@ mod leading;
 mod pools;
 mod relied;
 mod sharing;
+mod stale;
 mod world;
 
 use std::time::Duration;
