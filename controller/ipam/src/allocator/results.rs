@@ -115,7 +115,8 @@ impl Allocator {
                 entry.writing = false;
                 if record.terminating && record.services.contains(&owner) {
                     entry.set(&owner, Phase::Doomed(when));
-                    entry.ending = true;
+                    // Where somebody wrote others into it, they are taken off it first, one by one.
+                    entry.ending = record.services.iter().all(|listed| *listed == owner);
                 } else {
                     entry.remove(&owner);
                 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use herald_ipam::{
     AddressRecord, Addresses, Allocator, Claim, CreatedAt, Ingress, Input, Labels, List, Output, Owner,
-    PoolName, PoolSpec, PublishResult, ReleaseResult, ReleaseWhen, ServiceAllocation, ServiceRequest,
-    TakeResult, Uid, Version, Wanted,
+    PoolName, PoolSpec, PublishResult, ReleaseResult, ReleaseThen, ReleaseWhen, ServiceAllocation,
+    ServiceRequest, TakeResult, Uid, Version, Wanted,
 };
 
 use crate::scenarios::settled;
@@ -258,6 +258,45 @@ fn what_a_finalizer_holds_is_given_back_once_and_then_waited_for() {
     allocator.handle(Input::AddressDeleted { address, version: Version(4) });
     allocator.handle(Input::AddressApplied(record(5, false).into()));
     assert_eq!(releases(&mut allocator), 1, "a new object is another matter");
+}
+
+#[test]
+fn users_written_into_what_a_finalizer_holds_are_taken_off_it_all_the_same() {
+    let mut allocator = Allocator::new();
+    allocator.handle(Input::PoolApplied(pool("p", &["10.0.0.1"])));
+    let address = ip("10.0.0.1");
+    let [gone, written] =
+        ["gone", "written"].map(|name| Owner { service: service(name), uid: Uid::new(name) });
+    let record = |version, terminating, services: &[&Owner]| AddressRecord {
+        address,
+        version: Version(version),
+        pool: Some(PoolName::new("p")),
+        services: services.iter().copied().cloned().collect(),
+        claim: None,
+        sharing: None,
+        terminating,
+    };
+    allocator.handle(Input::AddressApplied(record(1, false, &[&gone]).into()));
+    for list in [List::Services, List::Pools, List::Namespaces, List::Addresses] {
+        allocator.handle(Input::Synced(list));
+    }
+    let releases = |allocator: &mut Allocator| {
+        let outputs = std::iter::from_fn(|| allocator.poll_output());
+        let of = |output| match output {
+            Output::Release(release) => Some((release.owner, release.then)),
+            _ => None,
+        };
+        outputs.filter_map(of).collect::<Vec<_>>()
+    };
+    assert_eq!(releases(&mut allocator), [(gone.clone(), ReleaseThen::Delete)]);
+    let done =
+        |record: AddressRecord| Input::ReleaseDone { address, result: ReleaseResult::Changed(record.into()) };
+    allocator.handle(done(record(2, true, &[&gone, &written])));
+    assert_eq!(releases(&mut allocator), [(gone, ReleaseThen::Leave)]);
+    allocator.handle(done(record(3, true, &[&written])));
+    assert_eq!(releases(&mut allocator), [(written.clone(), ReleaseThen::Delete)]);
+    allocator.handle(done(record(3, true, &[&written])));
+    assert_eq!(releases(&mut allocator), [], "that is all that can be done");
 }
 
 fn request(owner: &Owner, wanted: Wanted) -> ServiceRequest {
