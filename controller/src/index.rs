@@ -40,9 +40,10 @@ pub struct Index {
     pub nodes: Option<LabelsByName>,
     /// The addresses of those that have some.
     pub node_addresses: BTreeMap<String, BTreeSet<IpAddr>>,
-    /// Addresses that this process has written and the watch has not told of yet: a list that lacks them may be older.
+    /// Addresses that this process has written, or found when it began to lead, and the watch has not told of yet: a list
+    /// that lacks them may be older.
     pub untold: BTreeSet<IpAddr>,
-    /// Addresses that were given back, with the last version of their object, until the watch has told of it as well:
+    /// Addresses that were given back, with a version by which their object was gone, until the watch has told of it as well:
     /// what it tells in between is history.
     pub released: BTreeMap<IpAddr, Version>,
     /// Nodes with endpoints, by Service and slice; `None` until their first list.

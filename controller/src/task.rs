@@ -6,7 +6,6 @@
 use std::{collections::VecDeque, time::Duration};
 
 use futures::{FutureExt as _, future::BoxFuture};
-use herald_ipam::Version;
 use herald_runtime::lease::Leadership;
 use k8s_openapi::jiff::Timestamp;
 use tokio::{
@@ -20,7 +19,7 @@ use crate::{
     core::{Core, Event, Now},
     job::{Done, Job},
     metrics::Metrics,
-    watch::{EndpointsWatch, Newest},
+    watch::{EndpointsWatch, Newest, Present},
     writer::{Events, Writer},
 };
 
@@ -64,7 +63,7 @@ pub struct Task {
     pub told: Events,
     /// Whether this process leads.
     pub leadership: watch::Receiver<Leadership>,
-    /// Reads the newest resourceVersion.
+    /// Reads what there is when it begins to lead.
     pub newest: Newest,
     /// The queue's depth goes here.
     pub metrics: Metrics,
@@ -73,8 +72,9 @@ pub struct Task {
 /// Where this process is on its way to lead.
 enum Role {
     Standby,
-    /// It leads, but does not yet know what its revisions must exceed (rule B18): the former leader's last ones, too.
-    Begins(BoxFuture<'static, Version>),
+    /// It leads, but does not yet know what the former leader wrote last: its own watches may lag, and its revisions must
+    /// exceed those (rule B18).
+    Begins(BoxFuture<'static, Present>),
     Leads,
 }
 
@@ -118,9 +118,9 @@ impl Task {
                         }
                     }
                 }
-                version = begun(&mut role) => {
+                present = begun(&mut role) => {
                     role = Role::Leads;
-                    self.core.handle(now(), Event::Newest(version));
+                    self.core.handle(now(), Event::Present(present));
                     self.core.handle(now(), Event::Leads);
                 }
                 Some(ended) = jobs.running.join_next() => finish(&mut self.core, ended),
@@ -145,8 +145,8 @@ impl Task {
     }
 }
 
-/// The version that a beginning leader waits for.
-async fn begun(role: &mut Role) -> Version {
+/// What a beginning leader waits for.
+async fn begun(role: &mut Role) -> Present {
     match role {
         Role::Begins(newest) => newest.await,
         Role::Standby | Role::Leads => std::future::pending().await,
@@ -235,7 +235,7 @@ mod tests {
     }
 
     fn answer(asked: &Asked) -> Value {
-        let newest = json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
+        let newest = json!({"kind": "LoadBalancerIPList", "apiVersion": "heraldlb.io/v1beta1",
             "metadata": {"resourceVersion": "4711"}, "items": []});
         match asked.method.as_str() {
             "GET" if asked.path.contains("loadbalancerips?") => newest,

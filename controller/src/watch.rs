@@ -3,13 +3,13 @@
 use std::{fmt, time::Duration};
 
 use futures::{Stream, StreamExt as _};
-use herald_crds::{IPAddressPool, L2Advertisement, LoadBalancerIP};
+use herald_crds::{IPAddressPool, L2Advertisement};
 use herald_ipam::Version;
 use herald_runtime::{
     Readiness,
     watch::{Change, watch},
 };
-use kube::{Api, Client, api::ListParams, core::PartialObjectMeta, runtime::watcher::Config};
+use kube::{Api, Client, api::ListParams, runtime::watcher::Config};
 use tokio::{
     sync::mpsc,
     task::JoinSet,
@@ -28,9 +28,11 @@ use crate::{
 
 /// What may wait in the channel: a watch that is ahead of the core waits as well.
 const CHANNEL: usize = 1024;
-/// Time limit of the one request made here, and the pause before it is made again.
+/// Time limit of each request made here, and the pause before the list is begun again.
 const TIMEOUT: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_secs(1);
+/// Objects per page of that list: more than the watches ask for at once, as nothing is given out meanwhile.
+const PAGE: u32 = 200;
 
 /// Starts every watch but one. They end when the channel is closed or the set is dropped.
 pub fn start(
@@ -97,7 +99,17 @@ impl EndpointsWatch {
     }
 }
 
-/// Reads the newest resourceVersion there is, which is that of any list, however short (rules B12 and B18).
+/// What there is when a leader begins.
+#[derive(Debug)]
+pub struct Present {
+    /// The newest resourceVersion (rule B18).
+    pub version: Version,
+    /// Every LoadBalancerIP, as of that version.
+    pub addresses: Vec<Address>,
+}
+
+/// Reads what there is: a list from etcd's present state (rule B12), the former leader's last writes included. A watch
+/// may lag behind them.
 #[derive(Clone)]
 pub struct Newest {
     client: Client,
@@ -111,7 +123,7 @@ impl fmt::Debug for Newest {
 }
 
 impl Newest {
-    const REASON: &str = "newest resourceVersion";
+    const REASON: &str = "list of loadbalancerips";
     const ADVICE: &str = "if this lasts, are Herald's CRDs installed and its rights granted?";
 
     /// One that asks the server behind `client`.
@@ -120,22 +132,17 @@ impl Newest {
     }
 
     /// Asks until there is an answer; readiness names it meanwhile.
-    pub async fn read(self) -> Version {
+    pub async fn read(self) -> Present {
         self.readiness.missing(Self::REASON, "not read yet");
-        let api: Api<PartialObjectMeta<LoadBalancerIP>> = Api::all(self.client.clone());
-        let params = ListParams::default().limit(1);
+        let api: Api<AddressObject> = Api::all(self.client.clone());
         let mut said = String::new();
         loop {
-            let trouble = match timeout(TIMEOUT, api.list_metadata(&params)).await {
-                Ok(Ok(list)) => match list.metadata.resource_version.and_then(|text| text.parse().ok()) {
-                    Some(version) => {
-                        self.forget();
-                        return Version(version);
-                    }
-                    None => "the list has no resourceVersion".to_owned(),
-                },
-                Ok(Err(error)) => herald_runtime::client::describe(&error),
-                Err(_) => "no answer within 5 s".to_owned(),
+            let trouble = match list(&api).await {
+                Ok(present) => {
+                    self.forget();
+                    return present;
+                }
+                Err(trouble) => trouble,
             };
             if trouble != said {
                 let advice = Self::ADVICE;
@@ -154,6 +161,26 @@ impl Newest {
     }
 }
 
+async fn list(api: &Api<AddressObject>) -> Result<Present, String> {
+    let mut params = ListParams::default().limit(PAGE);
+    let mut addresses = Vec::new();
+    loop {
+        let page = match timeout(TIMEOUT, api.list(&params)).await {
+            Ok(Ok(page)) => page,
+            Ok(Err(error)) => return Err(herald_runtime::client::describe(&error)),
+            Err(_) => return Err("no answer within 5 s".to_owned()),
+        };
+        addresses.extend(page.items.into_iter().map(Address::try_from).filter_map(read));
+        if let Some(token) = page.metadata.continue_.filter(|token| !token.is_empty()) {
+            params = params.continue_token(&token);
+            continue;
+        }
+        let version = page.metadata.resource_version.and_then(|text| text.parse().ok());
+        let version = Version(version.ok_or("the list has no resourceVersion")?);
+        return Ok(Present { version, addresses });
+    }
+}
+
 async fn forward(changes: impl Stream<Item = Event>, events: mpsc::Sender<Event>) {
     let mut changes = std::pin::pin!(changes);
     while let Some(change) = changes.next().await {
@@ -165,12 +192,11 @@ async fn forward(changes: impl Stream<Item = Event>, events: mpsc::Sender<Event>
 
 /// The CRD lets no object pass whose address can't be read; one that was stored before there was such a rule is left
 /// out, as it can mean no address.
+fn read(address: Result<Address, herald_ipam::AddressError>) -> Option<Address> {
+    address.inspect_err(|error| tracing::warn!(%error, "a LoadBalancerIP that can't be read is ignored")).ok()
+}
+
 fn readable(change: Change<Result<Address, herald_ipam::AddressError>>) -> Option<Change<Address>> {
-    let read = |address: Result<Address, _>| {
-        address
-            .inspect_err(|error| tracing::warn!(%error, "a LoadBalancerIP that can't be read is ignored"))
-            .ok()
-    };
     Some(match change {
         Change::Replaced(list) => Change::Replaced(list.into_iter().filter_map(read).collect()),
         Change::Applied(address) => Change::Applied(read(address)?),
@@ -182,31 +208,41 @@ fn readable(change: Change<Result<Address, herald_ipam::AddressError>>) -> Optio
 mod tests {
     use std::sync::Mutex;
 
+    use herald_crds::LoadBalancerIP;
     use serde_json::{Value, json};
 
     use super::*;
     use crate::fake_api::{Asked, FakeApi, refusal};
 
-    fn list(version: &str) -> Value {
-        json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
-            "metadata": {"resourceVersion": version}, "items": []})
+    fn list(version: &str, more: &str, items: &[Value]) -> Value {
+        json!({"kind": "LoadBalancerIPList", "apiVersion": "heraldlb.io/v1beta1",
+            "metadata": {"resourceVersion": version, "continue": more}, "items": items})
     }
 
-    fn address(text: &str) -> Result<Address, herald_ipam::AddressError> {
-        let object: LoadBalancerIP = serde_json::from_value(json!({
+    fn object(text: &str) -> Value {
+        json!({
             "apiVersion": "heraldlb.io/v1beta1", "kind": "LoadBalancerIP",
             "metadata": {"name": "any", "resourceVersion": "1"},
             "spec": {"address": text, "revision": 1},
-        }))
-        .unwrap();
-        Address::try_from(object)
+        })
+    }
+
+    fn address(text: &str) -> Result<Address, herald_ipam::AddressError> {
+        Address::try_from(serde_json::from_value::<LoadBalancerIP>(object(text)).unwrap())
+    }
+
+    fn texts(addresses: Vec<Address>) -> Vec<String> {
+        addresses.into_iter().map(|address| address.address.to_string()).collect()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_newest_version_is_asked_for_until_it_comes_and_readiness_says_what_is_missing() {
+    async fn what_there_is_is_asked_for_until_it_comes_whole_and_readiness_says_what_is_missing() {
         let answers = Mutex::new(vec![
-            list("4711"),
-            list(""),
+            list("4711", "", &[object("10.0.0.2"), object("nonsense")]),
+            list("4711", "page 2", &[object("10.0.0.1")]),
+            refusal(410, "Expired", "the provided continue parameter is too old"),
+            list("4710", "page 2", &[object("10.0.0.9")]),
+            list("", "", &[]),
             refusal(404, "NotFound", "the server could not find the requested resource"),
         ]);
         let api = FakeApi::new(move |_: &Asked| answers.lock().unwrap().pop().expect("asked too often"));
@@ -218,18 +254,21 @@ mod tests {
         sleep(Duration::from_millis(10)).await;
         let reasons = format!("{:?}", readiness.reasons());
         assert!(reasons.contains("CRDs installed") && reasons.contains("could not find"), "{reasons}");
-        assert_eq!(reading.await.unwrap(), Version(4711), "a list without a version is no answer");
+        let present = reading.await.unwrap();
+        assert_eq!(present.version, Version(4711), "a list without a version is no answer");
+        assert_eq!(texts(present.addresses), ["10.0.0.1", "10.0.0.2"], "what one list says");
         assert!(readiness.is_ready());
         let asked = api.asked();
         assert!(asked.iter().all(|asked| !asked.path.contains("resourceVersion=")), "{asked:?}");
+        let second: Vec<bool> = asked.iter().map(|asked| asked.path.contains("continue=")).collect();
+        assert_eq!(second, [false, false, false, true, false, true]);
     }
 
     #[test]
     fn an_address_that_cannot_be_read_is_left_out_and_the_others_are_not() {
         let all = Change::Replaced(vec![address("10.0.0.1"), address("nonsense"), address("fd00::1")]);
         let Some(Change::Replaced(read)) = readable(all) else { panic!("a list stays a list") };
-        let read: Vec<String> = read.iter().map(|address| address.address.to_string()).collect();
-        assert_eq!(read, ["10.0.0.1", "fd00::1"]);
+        assert_eq!(texts(read), ["10.0.0.1", "fd00::1"]);
         assert!(readable(Change::Applied(address("nonsense"))).is_none());
         assert!(readable(Change::Deleted(address("nonsense"))).is_none());
     }
@@ -238,7 +277,7 @@ mod tests {
     async fn what_the_watches_tell_ends_with_the_channel() {
         let (events, receiver) = mpsc::channel(1);
         drop(receiver);
-        let endless = futures::stream::repeat_with(|| Event::Newest(Version(1)));
+        let endless = futures::stream::repeat_with(|| Event::StandsBy);
         forward(endless, events).await;
     }
 }

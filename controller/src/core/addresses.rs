@@ -99,7 +99,7 @@ impl Core {
         }
     }
 
-    fn address_seen(&mut self, address: Address) {
+    pub(super) fn address_seen(&mut self, address: Address) {
         let (ip, record) = (address.address, address.record());
         self.note_edit(&address);
         self.index.untold.remove(&ip);
@@ -109,7 +109,7 @@ impl Core {
         self.dirty_addresses.insert(ip);
     }
 
-    fn address_gone(&mut self, address: IpAddr, version: Version) {
+    pub(super) fn address_gone(&mut self, address: IpAddr, version: Version) {
         self.note_deletion(address, version);
         self.index.released.remove(&address);
         self.index.untold.remove(&address);

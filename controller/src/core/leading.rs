@@ -4,10 +4,12 @@
 //! from the index, the way a process does that has just started: what exists is adopted, every address's users are
 //! checked by a live read before the address can be given out, and nothing of an earlier leadership is carried on.
 
+use std::{collections::BTreeSet, net::IpAddr};
+
 use herald_ipam::{Allocator, Input, List};
 
 use super::{Core, Wake, advertisements::DEPARTED};
-use crate::job::Job;
+use crate::{job::Job, watch::Present};
 
 impl Core {
     /// Begins to lead.
@@ -33,8 +35,10 @@ impl Core {
         for address in self.index.addresses.values() {
             self.ipam.handle(Input::AddressApplied(address.record()));
         }
-        // Written by us in an earlier leadership, and lacking in a list: only a live GET can tell.
-        self.jobs.extend(self.index.untold.iter().map(|address| Job::Read(*address)));
+        // Not told of by the watch: only a live GET can tell. Before its first list, that will.
+        if self.listed.contains(&List::Addresses) {
+            self.jobs.extend(self.index.untold.iter().map(|address| Job::Read(*address)));
+        }
         for list in &self.listed {
             self.ipam.handle(Input::Synced(*list));
         }
@@ -49,6 +53,30 @@ impl Core {
             self.wake(DEPARTED, Wake::Announce);
         }
         self.announce_changed();
+    }
+
+    /// Takes in what there is. The watch of Services may have told of what a former leader wrote last before that of
+    /// LoadBalancerIPs does: what a Service shows would look like nobody's then.
+    pub(super) fn present(&mut self, present: Present) {
+        let Present { version, addresses } = present;
+        self.index.saw(version);
+        let known = self.index.addresses.iter().filter(|(_, known)| known.version <= version);
+        let mut gone: BTreeSet<IpAddr> = known.map(|(address, _)| *address).collect();
+        for object in addresses {
+            let address = object.address;
+            gone.remove(&address);
+            let is_new = !self.index.addresses.contains_key(&address);
+            self.address_seen(object);
+            // Or the watch has told already that it is gone since.
+            if is_new {
+                self.index.untold.insert(address);
+            }
+        }
+        for address in gone {
+            self.address_gone(address, version);
+            // What the watch still has to tell of it is history.
+            self.index.released.insert(address, version);
+        }
     }
 
     /// Leads no longer: whatever was under way is nobody's business any more, and its results are not wanted.

@@ -47,6 +47,7 @@ use crate::{
         pool::Pool,
         service::Service,
     },
+    watch::Present,
 };
 
 /// How long changes of pools' and advertisements' statuses are gathered before they are written: each Service would
@@ -85,9 +86,8 @@ pub enum Event {
     Nodes(Change<KnownNode>),
     /// Of EndpointSlices, once [`Core::needs_endpoints`].
     Endpoints(Change<Endpoints>),
-    /// The API server's newest resourceVersion, read once at the start: what was written before this process knew
-    /// anything was not newer.
-    Newest(Version),
+    /// What there is, read just before [`Event::Leads`]: what was written before this process led was not newer.
+    Present(Present),
     /// A job is done.
     Done(Done),
     /// This process begins to lead: it is the one that writes.
@@ -187,7 +187,7 @@ impl Core {
             Event::Namespaces(change) => self.namespaces_changed(change),
             Event::Nodes(change) => self.nodes_changed(change),
             Event::Endpoints(change) => self.endpoints_changed(change),
-            Event::Newest(version) => self.index.saw(version),
+            Event::Present(present) => self.present(present),
             Event::Done(done) => self.done(done),
             Event::Leads => self.lead(),
             Event::StandsBy => self.stand_by(),

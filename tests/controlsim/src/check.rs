@@ -325,13 +325,14 @@ fn is_forgotten(commit: &Commit) -> bool {
         && !problem(after)
 }
 
-/// Whether a Service that waits goes on waiting, and is only told why in other words: why is looked at anew when the
-/// Service is, and not whenever something changes that would not help it.
+/// Whether a Service that does not get what it asks for goes on without it, and is only told why in other words: why is
+/// looked at anew when the Service is, and not whenever something changes that would not help it.
 fn is_retold(commit: &Commit) -> bool {
     let waits = |object: &Option<Arc<Object>>| {
         let object = object.as_ref()?;
         let allocated = condition(&object.value, "heraldlb.io/Allocated")?;
-        (allocated["status"] == "False").then(|| shown(&object.value))
+        let unmet = allocated["status"] == "False" || allocated["reason"] == "RequestUnmet";
+        unmet.then(|| (allocated["status"].clone(), shown(&object.value)))
     };
     let before = waits(&commit.before);
     commit.key.kind == Kind::Service && before.is_some() && before == waits(&commit.after)

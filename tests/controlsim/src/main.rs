@@ -48,7 +48,7 @@ enum Guarantee {
     Fence,
     /// Whoever reads a Service is told that there is none.
     LiveGet,
-    /// The newest resourceVersion reads as 1.
+    /// Who begins to lead is told that there is no LoadBalancerIP, as of resourceVersion 1.
     Newest,
     /// A Service that is made newer stays as it was.
     Barrier,

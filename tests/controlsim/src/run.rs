@@ -27,7 +27,7 @@ pub struct Measured {
     pub pending: u64,
     /// Addresses that one of two leaders took back which the other had shown.
     pub contested: u64,
-    /// Services that wait and were told so in other words after a restart.
+    /// Services that don't get what they ask for and were told so in other words after a restart.
     pub retold: u64,
 }
 

@@ -58,6 +58,58 @@ fn what_another_leader_made_anew_is_not_forgotten_because_a_release_found_nothin
 }
 
 #[test]
+fn a_new_leader_whose_watch_of_addresses_lags_leaves_services_what_they_show() {
+    let mut world = World::running(&["10.0.0.0/30"]);
+    world.service("gone", &json!({}), &json!({}));
+    let like = world.address("10.0.0.0").unwrap();
+    world.settle();
+    world.stand_by();
+    world.delete_address_silently("10.0.0.0");
+    world.delete_service("gone");
+    for (service, address) in [("web", "10.0.0.0"), ("api", "10.0.0.1")] {
+        world.service(service, &json!({}), &json!({}));
+        world.served_by_another(service, address, like.clone());
+    }
+    world.lead();
+    world.pass(Duration::from_secs(5));
+    assert_eq!((world.shows("web"), world.shows("api")), (vec!["10.0.0.0".into()], vec!["10.0.0.1".into()]));
+    assert!(!world.writes.contains(&"take"), "{:?}", world.writes);
+    world.check();
+}
+
+#[test]
+fn what_the_watch_tells_late_of_addresses_that_a_new_leader_found_gone_is_history() {
+    let mut world = World::running(&["10.0.0.0/32"]);
+    world.service("web", &json!({}), &json!({}));
+    world.settle();
+    world.stand_by();
+    let [applied, deleted] = world.delete_address_late("10.0.0.0");
+    world.delete_service("web");
+    world.lead();
+    world.hold();
+    world.tell(applied);
+    world.service("other", &json!({}), &json!({}));
+    assert!(world.is_about_to_take(), "nothing is to be given back first");
+    world.let_go();
+    world.tell(deleted);
+    world.pass(Duration::from_secs(5));
+    assert_eq!(world.users("10.0.0.0"), ["other"]);
+    world.check();
+}
+
+#[test]
+fn what_is_gone_since_a_new_leader_read_what_there_is_is_not_believed_in() {
+    let mut world = World::running(&["10.0.0.0/32"]);
+    world.reserve("10.0.0.0", &json!({"namespace": "shop", "name": "absent"}));
+    world.settle();
+    world.stand_by();
+    world.lead_by_a_list_older_than(|world| world.delete_address("10.0.0.0"));
+    world.service("web", &json!({}), &json!({}));
+    assert_eq!(world.shows("web"), ["10.0.0.0"], "a live read says that it is gone");
+    world.check();
+}
+
+#[test]
 fn a_leader_that_leads_again_over_the_same_objects_writes_nothing() {
     let mut world = World::running(&["10.0.0.0/30", "fd00::/120"]);
     world.service("web", &json!({}), &json!({}));

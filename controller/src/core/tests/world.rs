@@ -12,7 +12,10 @@ use std::{
 use herald_crds::{IPAddressPool, L2Advertisement, LoadBalancerIP};
 use herald_ipam::{ServiceRef, Version};
 use herald_runtime::watch::Change;
-use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta},
+    jiff::Timestamp,
+};
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 
@@ -26,6 +29,7 @@ use crate::{
         node::{KnownNode, Labelled},
         service::{Ingress, Service, ServiceObject},
     },
+    watch::Present,
 };
 
 /// The model, and a core that it drives.
@@ -102,7 +106,6 @@ impl World {
     }
 
     pub(super) fn list_all_but_nodes(&mut self) {
-        self.handle(Event::Newest(Version(self.version)));
         let pools = self.pools.values().cloned().map(Into::into).collect();
         self.handle(Event::Pools(Change::Replaced(pools)));
         let namespaces =
@@ -141,7 +144,15 @@ impl World {
     }
 
     pub(super) fn lead(&mut self) {
-        self.handle(Event::Newest(Version(self.version)));
+        self.lead_by_a_list_older_than(|_| ());
+    }
+
+    /// The same; `change` happens after its list was read, and the watches tell of it first.
+    pub(super) fn lead_by_a_list_older_than(&mut self, change: impl FnOnce(&mut Self)) {
+        let addresses = self.addresses.values().cloned().collect();
+        let present = Present { version: Version(self.version), addresses };
+        change(self);
+        self.handle(Event::Present(present));
         self.handle(Event::Leads);
         self.run();
     }
@@ -163,6 +174,11 @@ impl World {
             self.carry_out(job);
         }
         self.run();
+    }
+
+    /// Whether a create waits to be carried out.
+    pub(super) fn is_about_to_take(&self) -> bool {
+        self.held.iter().flatten().any(|job| matches!(job, Job::Take(_)))
     }
 
     pub(super) fn pass(&mut self, time: Duration) {
@@ -427,6 +443,33 @@ impl World {
     pub(super) fn delete_address_silently(&mut self, address: &str) {
         self.addresses.remove(&address.parse().unwrap()).unwrap();
         self.next_version();
+    }
+
+    /// The same; what the watch is to tell of it, at last.
+    pub(super) fn delete_address_late(&mut self, address: &str) -> [Event; 2] {
+        let known = self.addresses[&address.parse::<IpAddr>().unwrap()].clone();
+        self.delete_address_silently(address);
+        let mut gone = known.clone();
+        gone.version = Version(self.version);
+        [Change::Applied(known), Change::Deleted(gone)].map(Event::Addresses)
+    }
+
+    pub(super) fn tell(&mut self, event: Event) {
+        self.handle(event);
+        self.run();
+    }
+
+    /// Another leader gives `service` this address, written like `like`, and only the watch of Services tells.
+    pub(super) fn served_by_another(&mut self, service: &str, address: &str, like: LoadBalancerIP) {
+        let mut object = LoadBalancerIP { metadata: ObjectMeta::default(), ..like };
+        object.metadata.name = Some(address.to_owned());
+        address.clone_into(&mut object.spec.address);
+        for user in &mut object.spec.services {
+            service.clone_into(&mut user.name);
+            user.uid = self.uid(service);
+        }
+        self.store(object);
+        self.edit_ingress(service, Some(address), None);
     }
 
     /// Another leader gives an address back and gives it to `service`, of which the watch tells before a release of ours

@@ -100,9 +100,13 @@ impl Api {
             .filter(|(_, object)| selected.admits(object))
             .map(|(_, it)| it.text.as_str())
             .collect();
-        let limited = target.number("limit") == Some(1);
-        let version = if limited && self.without.newest { 1 } else { self.version };
-        let items = if limited { String::new() } else { items.join(",") };
+        // Who begins to lead asks for pages of another size than a watch does.
+        let begins = target.kind == Kind::Address && target.number("limit") == Some(200);
+        let (version, items) = if begins && self.without.newest {
+            (1, String::new())
+        } else {
+            (self.version, items.join(","))
+        };
         let (api, kind) = (target.kind.api_version(), target.kind.name());
         Answer::Body(
             200,
