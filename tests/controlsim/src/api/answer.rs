@@ -102,11 +102,8 @@ impl Api {
             .collect();
         // Who begins to lead asks for pages of another size than a watch does.
         let begins = target.kind == Kind::Address && target.number("limit") == Some(200);
-        let (version, items) = if begins && self.without.newest {
-            (1, String::new())
-        } else {
-            (self.version, items.join(","))
-        };
+        let (version, items) =
+            if begins && self.without.newest { (1, String::new()) } else { (self.version, items.join(",")) };
         let (api, kind) = (target.kind.api_version(), target.kind.name());
         Answer::Body(
             200,
