@@ -4,11 +4,12 @@
 //! made from a list of nodes that has not been delivered (rule B11): whoever calls has one.
 //!
 //! Where several advertisements are for the same address, it may be announced wherever one of them lets it: their
-//! nodes and their interfaces are joined, and an advertisement without interfaces lifts the limit on interfaces.
+//! nodes are joined, and for each node the interfaces of those advertisements that select it; one without interfaces
+//! lifts the limit on interfaces.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use herald_crds::{ConflictDetection, L2Announce, NodeMode, NodeSet, PreferredNode};
+use herald_crds::{ConflictDetection, L2Announce, NodeInterfaces, NodeMode, NodeSet, PreferredNode};
 use herald_ipam::Labels;
 
 use crate::objects::advertisement::Meaning;
@@ -47,8 +48,10 @@ pub fn l2(about: About<'_>, of_pool: &[&Meaning], nodes: &LabelsByName, before: 
     };
     let candidates =
         nodes.values().filter(|labels| chosen.iter().any(|meaning| meaning.selects_node(labels)));
+    let node_set = node_set(&chosen, nodes, about.endpoints, before);
     L2Announce {
-        nodes: node_set(&chosen, nodes, about.endpoints, before),
+        per_node: per_node(&chosen, nodes, &node_set),
+        nodes: node_set,
         interfaces: interfaces(&chosen),
         preferred: preferred(&chosen, nodes, about.endpoints),
         conflict_detection: about.conflict_detection,
@@ -90,6 +93,45 @@ fn interfaces(chosen: &[&Meaning]) -> Vec<String> {
     }
     let all: BTreeSet<&String> = chosen.iter().flat_map(|meaning| &meaning.interfaces).collect();
     all.into_iter().cloned().collect()
+}
+
+/// The interfaces of each node in `set`, where they are not those of all advertisements; each node in one entry.
+fn per_node(chosen: &[&Meaning], nodes: &LabelsByName, set: &NodeSet) -> Vec<NodeInterfaces> {
+    let differs = |pair: &[&Meaning]| matches!(pair, [a, b] if a.interfaces != b.interfaces);
+    if !chosen.windows(2).any(differs) {
+        return Vec::new();
+    }
+    let of = |labels: &Labels| {
+        let selecting: Vec<&Meaning> =
+            chosen.iter().copied().filter(|meaning| meaning.selects_node(labels)).collect();
+        interfaces(&selecting)
+    };
+    let everywhere = |meaning: &&Meaning| meaning.node_selectors.is_empty();
+    // Where every node may, the last entry is for those without an entry of their own; a node that joins is among them
+    // until its labels are known, and those beyond the limit stay there: they have fewer interfaces then, never others'.
+    let (names, others, most): (Vec<&String>, _, _) = match set.mode {
+        NodeMode::All => {
+            let unselecting: Vec<&Meaning> = chosen.iter().copied().filter(everywhere).collect();
+            (nodes.keys().collect(), Some(interfaces(&unselecting)), LISTED - 1)
+        }
+        NodeMode::Listed | NodeMode::Set => (set.names.iter().collect(), None, LISTED),
+    };
+    let mut groups: BTreeMap<Vec<String>, Vec<String>> = BTreeMap::new();
+    let each = names.into_iter().filter_map(|name| Some((name, of(nodes.get(name)?))));
+    for (name, on) in each.filter(|(_, on)| others.as_ref() != Some(on)).take(most) {
+        groups.entry(on).or_default().push(name.clone());
+    }
+    let listed = |names| NodeSet { mode: NodeMode::Listed, names };
+    let mut entries: Vec<NodeInterfaces> = groups
+        .into_iter()
+        .map(|(interfaces, names)| NodeInterfaces { nodes: listed(names), interfaces })
+        .collect();
+    entries.extend(others.map(|interfaces| NodeInterfaces {
+        nodes: NodeSet { mode: NodeMode::All, names: Vec::new() },
+        interfaces,
+    }));
+    let all = interfaces(chosen);
+    if entries.iter().all(|entry| entry.interfaces == all) { Vec::new() } else { entries }
 }
 
 /// Each node that some preference matches, with the sum of the weights; the heaviest first.
@@ -188,6 +230,65 @@ mod tests {
         };
         assert_eq!(announce(&[on(&["eth1"]), on(&["eth0"])]).interfaces, ["eth0", "eth1"]);
         assert_eq!(announce(&[on(&["eth1"]), on(&[])]).interfaces, Vec::<String>::new());
+    }
+
+    /// For each entry its nodes (`*` for all) and interfaces.
+    fn per_node_of(advertisements: &[Meaning]) -> Vec<(String, String)> {
+        let entries = announce(advertisements).per_node.into_iter();
+        entries
+            .map(|entry| {
+                let nodes = match entry.nodes.mode {
+                    NodeMode::All => "*".to_owned(),
+                    _ => entry.nodes.names.join(" "),
+                };
+                (nodes, entry.interfaces.join(" "))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_node_has_the_interfaces_of_those_advertisements_only_that_select_it() {
+        let everywhere = Meaning::default;
+        let on = |of: Meaning, names: &[&str]| Meaning {
+            interfaces: names.iter().map(|name| (*name).to_owned()).collect(),
+            ..of
+        };
+        for (advertisements, expected) in [
+            (
+                vec![on(on_rack("a"), &["eth0"]), on(on_rack("b"), &["eth1"])],
+                vec![("n1", "eth0"), ("n2 n3", "eth1")],
+            ),
+            // One without interfaces lifts the limit where it selects.
+            (vec![on(on_rack("a"), &[]), on(on_rack("b"), &["eth1"])], vec![("n1", ""), ("n2 n3", "eth1")]),
+            (
+                vec![on(everywhere(), &["eth0"]), on(on_rack("b"), &["eth1"])],
+                vec![("n2 n3", "eth0 eth1"), ("*", "eth0")],
+            ),
+            (vec![on(everywhere(), &["eth0"]), on(on_rack("b"), &[])], vec![("n2 n3", ""), ("*", "eth0")]),
+            (vec![on(everywhere(), &["eth0"]), on(on_rack("nowhere"), &["eth1"])], vec![("*", "eth0")]),
+            // Where all nodes have what `interfaces` says, nothing is written anew for it.
+            (vec![on(on_rack("a"), &["eth0"]), on(on_rack("b"), &["eth0"])], vec![]),
+            (vec![on(on_rack("a"), &["eth0"]), on(on_rack("a"), &["eth1"])], vec![]),
+            (vec![on(everywhere(), &["eth0"]), on(everywhere(), &["eth1"])], vec![]),
+            (vec![on(everywhere(), &[]), on(on_rack("b"), &["eth1"])], vec![]),
+            (vec![on(on_rack("nowhere"), &["eth0"]), on(on_rack("neither"), &["eth1"])], vec![]),
+            (vec![], vec![]),
+        ] {
+            let expected: Vec<_> =
+                expected.into_iter().map(|(nodes, on)| (nodes.to_owned(), on.to_owned())).collect();
+            assert_eq!(per_node_of(&advertisements), expected, "{advertisements:#?}");
+        }
+    }
+
+    #[test]
+    fn entries_for_nodes_stay_within_the_limit_and_who_is_beyond_it_has_what_every_node_has() {
+        let nodes: LabelsByName = (0..300).map(|n| (format!("n{n:03}"), labels(&[("rack", "b")]))).collect();
+        let on = |of: Meaning, name: &str| Meaning { interfaces: [name.to_owned()].into(), ..of };
+        let advertisements = [on(Meaning::default(), "eth0"), on(on_rack("b"), "eth1")];
+        let entries = announce_from(&advertisements, &nodes, &[]).per_node;
+        assert_eq!(entries.iter().map(|entry| entry.nodes.names.len()).sum::<usize>(), LISTED - 1);
+        let last = entries.last().unwrap();
+        assert_eq!((last.nodes.mode, last.interfaces.as_slice()), (NodeMode::All, &["eth0".to_owned()][..]));
     }
 
     #[test]

@@ -205,6 +205,7 @@ mod tests {
         L2Announce {
             nodes: NodeSet { mode: NodeMode::All, names: Vec::new() },
             interfaces: Vec::new(),
+            per_node: Vec::new(),
             preferred: Vec::new(),
             conflict_detection: ConflictDetection::Enabled,
             ignore_node_exclusion: false,

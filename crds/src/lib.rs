@@ -24,8 +24,8 @@ pub use l2advertisement::{
 };
 pub use loadbalancerip::{
     Announce, ClaimRef, Holder, L2Announce, LbipNameError, LoadBalancerIP, LoadBalancerIPSpec,
-    LoadBalancerIPStatus, NodeMode, NodeSet, PreferredNode, ServiceRef, Sharing, address_from_name,
-    name_of_address,
+    LoadBalancerIPStatus, NodeInterfaces, NodeMode, NodeSet, PreferredNode, ServiceRef, Sharing,
+    address_from_name, name_of_address,
 };
 pub use pool::{
     ConflictDetection, IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, ReclaimPolicy,
@@ -33,7 +33,7 @@ pub use pool::{
 };
 
 /// Grows with every change of a CRD. It stands on each of them ([`names::CRD_VERSION_ANNOTATION`]).
-pub const CRD_VERSION: u32 = 4;
+pub const CRD_VERSION: u32 = 5;
 
 /// Every CRD of this crate, in the order in which they should be applied, with the annotations that keep them
 /// when a Helm release is removed: a deleted CRD deletes every address with it.

@@ -143,6 +143,11 @@ pub struct L2Announce {
     /// Interfaces by name or glob; none: the one whose subnet holds the address.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub interfaces: Vec<String>,
+    /// Only where advertisements with different interfaces select different nodes: the first entry that a node is in
+    /// says its interfaces, instead of `interfaces`, which has those of all. Written by the controller.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 250))]
+    pub per_node: Vec<NodeInterfaces>,
     /// Nodes that come first when the address is free.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 250))]
@@ -155,6 +160,16 @@ pub struct L2Announce {
     /// Whether the address is probed on the LAN before its first announcement.
     #[serde(default)]
     pub conflict_detection: crate::ConflictDetection,
+}
+
+/// The interfaces of some of the nodes.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
+pub struct NodeInterfaces {
+    /// The nodes.
+    pub nodes: NodeSet,
+    /// Their interfaces by name or glob; none: the one whose subnet holds the address.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub interfaces: Vec<String>,
 }
 
 /// A set of nodes.

@@ -163,7 +163,7 @@ impl LeanLbip {
             .entries()
             .find(|holder| holder.node == me)
             .map(|holder| SeenEntry { interface: holder.interface.clone(), mac: holder.mac.clone() });
-        Ok(Lbip { vip, spec: self.spec(vip), own_entry, services: self.services() })
+        Ok(Lbip { vip, spec: self.spec(vip, me), own_entry, services: self.services() })
     }
 
     fn services(&self) -> Box<str> {
@@ -173,7 +173,7 @@ impl LeanLbip {
         names.join(&Lbip::BETWEEN.to_string()).into()
     }
 
-    fn spec(&self, vip: IpAddr) -> Result<VipSpec, String> {
+    fn spec(&self, vip: IpAddr, me: &str) -> Result<VipSpec, String> {
         let spec = match &self.spec {
             Some(Ok(spec)) => spec,
             Some(Err(error)) => return Err(format!("spec can't be decoded: {error}")),
@@ -217,7 +217,7 @@ impl LeanLbip {
         };
         Ok(VipSpec {
             nodes,
-            interfaces: l2.interfaces.clone(),
+            interfaces: interfaces(l2, me)?.to_vec(),
             preferred: l2
                 .preferred
                 .iter()
@@ -228,6 +228,26 @@ impl LeanLbip {
             ..base
         })
     }
+}
+
+/// The interfaces of the node called `me`: each node judges only its own (rule A29).
+fn interfaces<'a>(l2: &'a L2Announce, me: &str) -> Result<&'a [String], String> {
+    for entry in &l2.per_node {
+        let has_me = match entry.nodes.mode {
+            NodeMode::All => true,
+            NodeMode::Listed => entry.nodes.names.iter().any(|name| name == me),
+            NodeMode::Set => {
+                return Err(
+                    "a nodes.mode in spec.announce.l2.perNode is Set, which this version does not know"
+                        .to_owned(),
+                );
+            }
+        };
+        if has_me {
+            return Ok(&entry.interfaces);
+        }
+    }
+    Ok(&l2.interfaces)
 }
 
 fn can_be_a_hosts(address: IpAddr) -> bool {
@@ -521,6 +541,27 @@ mod tests {
         ];
         let Some(SpecChange::Replaced(list)) = specs.take(Change::Replaced(next)) else { panic!() };
         assert_eq!(list.iter().map(|spec| spec.vip).collect::<Vec<_>>(), [vip("10.0.0.2")]);
+    }
+
+    #[test]
+    fn a_node_uses_the_interfaces_of_the_first_entry_that_it_is_in_and_no_other_nodes() {
+        let read_as = |me: &str, per_node: &Value| {
+            let spec = json!({"address": "10.0.0.1", "announce": {"l2": {
+                "nodes": {"mode": "All"}, "interfaces": ["eth0", "eth1"], "perNode": per_node,
+            }}});
+            object("10.0.0.1", &spec).read(me).unwrap().spec.map(|spec| spec.interfaces)
+        };
+        let listed = |names: &[&str], on: &[&str]| json!({"nodes": {"mode": "Listed", "names": names}, "interfaces": on});
+        let two = json!([listed(&["n1"], &["eth0"]), listed(&["n2", "n3"], &["eth1"])]);
+        for (me, on) in
+            [("n1", &["eth0"][..]), ("n2", &["eth1"]), ("n3", &["eth1"]), ("n4", &["eth0", "eth1"])]
+        {
+            assert_eq!(read_as(me, &two).unwrap(), on, "{me}");
+        }
+        let rest = json!([{"nodes": {"mode": "Listed", "names": ["n1"]}}, {"nodes": {"mode": "All"}, "interfaces": ["eth1"]}]);
+        assert_eq!(read_as("n1", &rest).unwrap(), Vec::<String>::new(), "no limit");
+        assert_eq!(read_as("n2", &rest).unwrap(), ["eth1"]);
+        assert!(read_as("n1", &json!([{"nodes": {"mode": "Set"}}])).is_err());
     }
 
     #[test]
