@@ -79,10 +79,24 @@ impl Situation<'_> {
         match &wanted.pool {
             _ if !wanted.addresses.is_empty() => self.by_address(wanted.addresses, wanted.pool.as_ref(), has),
             Some(pool) => self.by_pool(pool, has),
-            None if !has.is_empty() => self.complete(has),
-            None if !self.strangers.is_empty() => self.adopt(),
-            None => self.automatic(),
+            None => match self.seen_before(has) {
+                has if !has.is_empty() => self.complete(has),
+                _ if !self.strangers.is_empty() => self.adopt(),
+                _ => self.automatic(),
+            },
         }
+    }
+
+    /// What it shows still and asks for again goes before what was to replace it, if nobody has seen that yet.
+    fn seen_before(&self, has: Addresses) -> Addresses {
+        let seen = has.iter().any(|address| self.visible.contains(address));
+        let again = self.again();
+        if seen || again.is_empty() { has } else { again }
+    }
+
+    /// What it was not to have any more, as far as its families have a place for it again.
+    fn again(&self) -> Addresses {
+        self.leaving.iter().filter(|address| self.request.families.has(Family::of(*address))).collect()
     }
 
     /// What stays when what is asked for cannot be had. RequireDualStack is both or nothing, but nobody loses an
@@ -91,8 +105,7 @@ impl Situation<'_> {
         let all_wanted = self.request.families.wanted().all(|family| self.has.of(family).is_some());
         let both_or_nothing = self.request.families.policy == FamilyPolicy::RequireDualStack;
         let stays = if both_or_nothing && !all_wanted { self.visible } else { self.has };
-        let again = self.leaving.iter().filter(|address| self.request.families.has(Family::of(*address)));
-        again.chain(stays.iter()).collect()
+        self.again().iter().chain(stays.iter()).collect()
     }
 
     /// First of all: addresses asked for by name. A single one on a dual-stack Service is completed from its pool.
@@ -181,6 +194,7 @@ impl Situation<'_> {
             // Both or nothing, and nobody has seen the one: look for a pool that has both.
             Err(_)
                 if self.visible.is_empty()
+                    && !has.iter().any(|address| self.leaving.contains(address))
                     && self.request.wanted.as_ref().is_ok_and(|it| it.pool.is_none()) =>
             {
                 self.automatic()
