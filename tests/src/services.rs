@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use futures::{StreamExt as _, TryStreamExt as _};
-use herald_crds::{LoadBalancerIP, name_of_address};
+use herald_crds::{IPAddressPool, LoadBalancerIP, name_of_address};
 use k8s_openapi::{
     api::{
         core::v1::{Event, Service},
@@ -166,6 +166,27 @@ impl Site {
             bail!("LoadBalancerIP {name}: not {what} within {PATIENCE:?}; it is\n{now}")
         };
         Ok(lbip?)
+    }
+
+    /// Waits until the pool's condition `Ready` has this reason, and gives both.
+    pub fn await_pool(&self, name: &str, reason: &str) -> Result<(IPAddressPool, Condition)> {
+        let ready = |pool: &IPAddressPool| {
+            let conditions = pool.status.iter().flat_map(|status| &status.conditions);
+            conditions.into_iter().find(|found| found.type_ == "Ready" && found.reason == reason).cloned()
+        };
+        let waited = self.block_on(async {
+            let pools: Api<IPAddressPool> = Api::all(self.kube());
+            let says =
+                await_condition(pools, name, |pool: Option<&IPAddressPool>| pool.and_then(ready).is_some());
+            tokio::time::timeout(PATIENCE, says).await
+        });
+        let Ok(pool) = waited else {
+            let now = self.kubectl(&["get", "pool", name, "-o", "yaml", "--ignore-not-found"])?;
+            bail!("IPAddressPool {name}: not {reason} within {PATIENCE:?}; it is\n{now}")
+        };
+        let pool = pool?.context("a pool that was there and is not")?;
+        let said = ready(&pool).context("a condition that was there and is not")?;
+        Ok((pool, said))
     }
 
     /// Waits until exactly one node is reported as holder of `address`, and names it.

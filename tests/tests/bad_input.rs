@@ -1,14 +1,12 @@
 //! Wrong manifests: refused with one clear reason on the right object, while everything else goes on.
 
-use anyhow::{Context as _, Result, bail, ensure};
-use herald_crds::IPAddressPool;
+use anyhow::{Result, bail, ensure};
 use herald_lab::{
-    Lab, Process,
+    Process,
     services::addresses,
     shared::{Case, lab, lab_alone},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::{Api, runtime::wait::await_condition};
 
 /// Asserts that Services can still get what they could before.
 fn others_go_on(case: &Case) -> Result<()> {
@@ -114,7 +112,7 @@ fn pool_not_ready(name: &str, addresses: &str, reason: &str, words: &str) -> Res
         "{{apiVersion: heraldlb.io/v1beta1, kind: IPAddressPool, metadata: {{name: {name}}}, \
          spec: {{addresses: ['{addresses}']}}}}"
     ))?;
-    let (condition, _) = pool_says(lab, name, reason)?;
+    let (_, condition) = lab.await_pool(name, reason)?;
     lab.kubectl(&["delete", "pool", name])?;
     ensure!(condition.status == "False", "{condition:?}");
     ensure!(condition.message.contains(words), "the message does not say {words:?}: {}", condition.message);
@@ -131,23 +129,6 @@ fn a_pool_with_a_reversed_range_is_not_ready() -> Result<()> {
     pool_not_ready("reversed", "192.168.1.20-192.168.1.10", "InvalidSpec", "192.168.1.20")
 }
 
-/// A pool's condition Ready once it gives this reason, and the pool's resourceVersion.
-fn pool_says(lab: &Lab, name: &str, reason: &str) -> Result<(Condition, String)> {
-    let said = |pool: Option<&IPAddressPool>| {
-        let pool = pool?;
-        let ready = pool.status.as_ref()?.conditions.iter().find(|condition| condition.type_ == "Ready")?;
-        let said = (ready.clone(), pool.metadata.resource_version.clone()?);
-        (ready.reason == reason).then_some(said)
-    };
-    let waited = lab.block_on(async {
-        let pools: Api<IPAddressPool> = Api::all(lab.kube());
-        let says = await_condition(pools, name, |pool: Option<&IPAddressPool>| said(pool).is_some());
-        tokio::time::timeout(herald_lab::services::PATIENCE, says).await
-    });
-    let pool = waited.with_context(|| format!("pool {name} never said {reason}"))??;
-    said(pool.as_ref()).context("a condition that was there and is not")
-}
-
 #[test]
 fn a_nodes_own_address_within_a_pool_is_named_and_given_to_nobody() -> Result<()> {
     let (_alone, lab) = lab_alone()?;
@@ -158,7 +139,7 @@ fn a_nodes_own_address_within_a_pool_is_named_and_given_to_nobody() -> Result<()
          spec: {autoAssign: false, addresses: ['192.168.0.11-192.168.0.14', 'fd98::11']}}",
     )?;
     let outcome = (|| {
-        let (Condition { message, .. }, version) = pool_says(lab, "around-nodes", "NodeAddresses")?;
+        let (told, Condition { message, .. }) = lab.await_pool("around-nodes", "NodeAddresses")?;
         for word in ["192.168.0.11 (n1)", "192.168.0.12 (n2)", "192.168.0.13 (n3)", "fd98::11 (n1)"] {
             ensure!(message.contains(word), "{message}");
         }
@@ -174,8 +155,9 @@ fn a_nodes_own_address_within_a_pool_is_named_and_given_to_nobody() -> Result<()
             heartbeat,
         ])?;
         others_go_on(&case)?;
+        let (now, _) = lab.await_pool("around-nodes", "NodeAddresses")?;
         ensure!(
-            pool_says(lab, "around-nodes", "NodeAddresses")?.1 == version,
+            now.metadata.resource_version == told.metadata.resource_version,
             "a heartbeat made it written again"
         );
 

@@ -95,7 +95,7 @@ fn run(cluster: &Cluster, programs: &Path, commands: &str) -> Result<String> {
 #[test]
 fn commands_are_read_from_marked_blocks_alone_also_within_lists() {
     let page = "```console\n$ not me\n```\n   <!-- test: full-cluster one -->\n   ```console\n   $ a b\n   output\n   \
-                $ c\n   ```\n<!-- test: lint -->\n```console\n$ nor me\n```\n";
+                $ c\n   ```\n```console\n$ nor me\n```\n";
     assert_eq!(marked(page), [("one".to_owned(), "a b\nc\n".to_owned())]);
 }
 

@@ -192,11 +192,10 @@ fn a_hand_edited_status_gives_no_address_twice_and_is_put_right() -> Result<()> 
     let (owners, thiefs) = (case.address("owner")?, case.address("thief")?);
     let stolen = format!(r#"{{"status":{{"loadBalancer":{{"ingress":[{{"ip":"{owners}"}}]}}}}}}"#);
     case.kubectl(&["patch", "service", "thief", "--subresource=status", "--type=merge", "-p", &stolen])?;
-    // Either it is put right, or the other writer is named; the address stays its owner's in any case.
-    lab.await_service(case.namespace(), "thief", "put right or refused", |service| {
-        let condition = herald_lab::services::condition(service, "heraldlb.io/Allocated");
-        addresses(service) == [thiefs]
-            || condition.is_some_and(|condition| condition.reason == "AnotherController")
+    // Decision 5: kubectl does not write again by itself, so one write takes the field back.
+    lab.await_service(case.namespace(), "thief", "put right", |service| {
+        let allocated = herald_lab::services::condition(service, "heraldlb.io/Allocated");
+        addresses(service) == [thiefs] && allocated.is_some_and(|said| said.reason == "Allocated")
     })?;
     let lbip = lab.lbip(owners)?.context("the address lost its LoadBalancerIP")?;
     let users: Vec<&str> = lbip.spec.services.iter().map(|user| user.name.as_str()).collect();
