@@ -14,10 +14,10 @@ use crate::{
     announce::LabelsByName,
     core::AllEndpoints,
     objects::{
+        SpecError,
         address::Address,
         advertisement::{Advertisement, Meaning},
         pool::Pool,
-        selector::SelectorError,
         service::Service,
     },
 };
@@ -82,7 +82,7 @@ impl Index {
     }
 
     /// A pool's spec as the allocator core takes it.
-    pub fn meaning_of(&self, pool: &Pool) -> Result<PoolSpec, SelectorError> {
+    pub fn meaning_of(&self, pool: &Pool) -> Result<PoolSpec, SpecError> {
         pool.meaning_among(self.node_addresses.values().flatten().copied())
     }
 

@@ -15,7 +15,7 @@ use std::{
 use herald_ipam::{Addresses, Family, PoolName, PoolProblem, PoolStatus, Refusal, ServiceRef};
 
 use self::catalogue::{address, advertisement, allocated, announced, pool};
-use crate::objects::selector::SelectorError;
+use crate::objects::SpecError;
 
 /// The type of the one condition that the controller writes on a `LoadBalancerIP`.
 pub const PROBLEM: &str = "Problem";
@@ -175,8 +175,8 @@ pub enum PoolReady {
     Yes,
     /// Its spec is not in force; the last good one is.
     Invalid(PoolProblem),
-    /// A selector in it means nothing; the last good spec is in force.
-    Selector(SelectorError),
+    /// Something in it means nothing; the last good spec is in force.
+    Meaningless(SpecError),
     /// Its spec is in force, and every node that may announce it bears the label that excludes it from load balancers,
     /// which is ignored.
     AllNodesExcluded,
@@ -189,16 +189,16 @@ pub enum PoolReady {
 }
 
 impl PoolReady {
-    /// From what the allocator says of the pool, what is wrong with its selectors, the nodes whose own addresses it has,
+    /// From what the allocator says of the pool, what in its spec means nothing, the nodes whose own addresses it has,
     /// and whether all nodes that may announce it are excluded.
     pub fn of(
         status: &PoolStatus,
-        selector: Option<&SelectorError>,
+        spec: Option<&SpecError>,
         nodes: &BTreeMap<IpAddr, &str>,
         all_nodes_excluded: bool,
     ) -> Self {
-        if let Some(error) = selector {
-            return Self::Selector(error.clone());
+        if let Some(error) = spec {
+            return Self::Meaningless(error.clone());
         }
         if let Some(problem) = &status.problem {
             return Self::Invalid(problem.clone());
@@ -232,15 +232,15 @@ impl PoolReady {
 
 impl Verdict for PoolReady {
     fn holds(&self) -> bool {
-        !matches!(self, Self::Invalid(_) | Self::Selector(_))
+        !matches!(self, Self::Invalid(_) | Self::Meaningless(_))
     }
 
     fn reason(&self) -> &'static str {
         match self {
             Self::Yes => pool::IN_FORCE.code,
             Self::Invalid(PoolProblem::Overlaps { .. }) => pool::OVERLAP.code,
-            Self::Invalid(_) => pool::INVALID_SPEC.code,
-            Self::Selector(_) => pool::INVALID_SELECTOR.code,
+            Self::Invalid(_) | Self::Meaningless(SpecError::Unreadable(_)) => pool::INVALID_SPEC.code,
+            Self::Meaningless(SpecError::Selector(_)) => pool::INVALID_SELECTOR.code,
             Self::AllNodesExcluded => pool::ALL_NODES_EXCLUDED.code,
             Self::NodeAddresses(_) => pool::NODE_ADDRESSES.code,
             Self::Stranded(_) => pool::ADDRESSES_OUTSIDE_POOL.code,
@@ -252,7 +252,7 @@ impl Verdict for PoolReady {
         match self {
             Self::Yes => "the pool's spec is in force".to_owned(),
             Self::Invalid(problem) => format!("{problem}. The last valid spec, if any, stays in force"),
-            Self::Selector(error) => format!("{error}. The last valid spec, if any, stays in force"),
+            Self::Meaningless(error) => format!("{error}. The last valid spec, if any, stays in force"),
             Self::AllNodesExcluded => "the pool's spec is in force; every node that may announce its addresses bears the label \
                 node.kubernetes.io/exclude-from-external-load-balancers, which is therefore ignored: remove it from \
                 the nodes that should announce"
@@ -290,8 +290,8 @@ fn listed(named: &[String], total: usize) -> String {
 pub enum AdvertisementReady {
     /// It selects pools that exist and, if it selects nodes, some that exist.
     Yes,
-    /// A selector in it means nothing; the last good spec is in force.
-    Selector(SelectorError),
+    /// Something in it means nothing; the last good spec is in force.
+    Meaningless(SpecError),
     /// It names pools that don't exist.
     UnknownPools(Vec<String>),
     /// It selects no pool at all.
@@ -310,7 +310,8 @@ impl Verdict for AdvertisementReady {
     fn reason(&self) -> &'static str {
         match self {
             Self::Yes => advertisement::IN_FORCE.code,
-            Self::Selector(_) => advertisement::INVALID_SELECTOR.code,
+            Self::Meaningless(SpecError::Unreadable(_)) => advertisement::INVALID_SPEC.code,
+            Self::Meaningless(SpecError::Selector(_)) => advertisement::INVALID_SELECTOR.code,
             Self::UnknownPools(_) => advertisement::UNKNOWN_POOL.code,
             Self::NoPool => advertisement::NO_POOL_SELECTED.code,
             Self::NoNode => advertisement::NO_NODE_SELECTED.code,
@@ -321,7 +322,7 @@ impl Verdict for AdvertisementReady {
     fn message(&self) -> String {
         match self {
             Self::Yes => "the advertisement is in force".to_owned(),
-            Self::Selector(error) => format!("{error}. The last valid spec, if any, stays in force"),
+            Self::Meaningless(error) => format!("{error}. The last valid spec, if any, stays in force"),
             Self::UnknownPools(names) => format!(
                 "spec.ipAddressPools names pools that don't exist: {}; correct the names or create the pools",
                 names.join(", ")

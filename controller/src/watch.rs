@@ -3,7 +3,6 @@
 use std::{fmt, time::Duration};
 
 use futures::{Stream, StreamExt as _};
-use herald_crds::{IPAddressPool, L2Advertisement};
 use herald_ipam::Version;
 use herald_runtime::{
     Readiness,
@@ -20,8 +19,10 @@ use crate::{
     core::Event,
     objects::{
         address::{Address, AddressObject},
+        advertisement::AdvertisementObject,
         endpoints::EndpointsObject,
         node::{NamespaceObject, NodeObject},
+        pool::PoolObject,
         service::ServiceObject,
     },
 };
@@ -48,11 +49,11 @@ pub fn start(
     let services = watch(services, balanced, "services", readiness, Into::into);
     tasks.spawn(forward(services.map(Event::Services), events.clone()));
 
-    let pools: Api<IPAddressPool> = Api::all(client.clone());
+    let pools: Api<PoolObject> = Api::all(client.clone());
     let pools = watch(pools, all(), "ipaddresspools", readiness, Into::into);
     tasks.spawn(forward(pools.map(Event::Pools), events.clone()));
 
-    let advertisements: Api<L2Advertisement> = Api::all(client.clone());
+    let advertisements: Api<AdvertisementObject> = Api::all(client.clone());
     let advertisements = watch(advertisements, all(), "l2advertisements", readiness, Into::into);
     tasks.spawn(forward(advertisements.map(Event::Advertisements), events.clone()));
 

@@ -286,7 +286,9 @@ impl Core {
             labels.push(&none);
         }
         let about = About {
-            conflict_detection: known.map(|pool| pool.spec.conflict_detection).unwrap_or_default(),
+            conflict_detection: known
+                .and_then(|pool| Some(pool.spec.as_ref().ok()?.conflict_detection))
+                .unwrap_or_default(),
             service_labels: &labels,
             endpoints: endpoints.as_ref(),
         };

@@ -151,7 +151,7 @@ impl Core {
 fn ready(in_force: &InForce, index: &Index) -> Option<AdvertisementReady> {
     let meaning = match &in_force.advertisement.meaning {
         Ok(meaning) => meaning,
-        Err(error) => return Some(AdvertisementReady::Selector(error.clone())),
+        Err(error) => return Some(AdvertisementReady::Meaningless(error.clone())),
     };
     let exists = |name: &&String| index.pools.keys().any(|pool| pool.as_str() == name.as_str());
     let unknown: Vec<String> = meaning.pools.iter().filter(|name| !exists(name)).cloned().collect();

@@ -11,7 +11,7 @@ use crate::{
     announce,
     conditions::{are_shown, condition},
     job::Job,
-    objects::{pool::Pool, selector::SelectorError},
+    objects::{SpecError, pool::Pool},
     reasons::PoolReady,
 };
 
@@ -23,19 +23,19 @@ const READY: &str = "Ready";
 pub(super) struct PoolWork {
     /// What the allocator said last.
     status: PoolStatus,
-    /// A selector in it that means nothing.
-    selector: Option<SelectorError>,
+    /// What in the spec as written means nothing.
+    spec: Option<SpecError>,
     /// A job is under way.
     busy: bool,
 }
 
 impl PoolWork {
-    /// Notes what is wrong with the selectors of the spec as written, if anything.
+    /// Notes what is wrong with the spec as written, if anything.
     pub(super) fn note_meaning(
         &mut self,
-        meaning: Result<PoolSpec, SelectorError>,
-    ) -> Result<PoolSpec, SelectorError> {
-        self.selector = meaning.as_ref().err().cloned();
+        meaning: Result<PoolSpec, SpecError>,
+    ) -> Result<PoolSpec, SpecError> {
+        self.spec = meaning.as_ref().err().cloned();
         meaning
     }
 
@@ -47,7 +47,7 @@ impl PoolWork {
     /// What is wrong with the spec as written.
     pub(super) fn problem(&self) -> Option<String> {
         let problem = self.status.problem.as_ref().map(ToString::to_string);
-        problem.or_else(|| self.selector.as_ref().map(ToString::to_string))
+        problem.or_else(|| self.spec.as_ref().map(ToString::to_string))
     }
 
     /// Whether a job is under way.
@@ -149,7 +149,7 @@ impl Core {
         if self.leads
             && let Some(work) = self.pools.get(name)
         {
-            let valid = work.status.problem.is_none() && work.selector.is_none();
+            let valid = work.status.problem.is_none() && work.spec.is_none();
             self.metrics.pool(name, &work.status.counts, valid);
         }
     }
@@ -166,7 +166,7 @@ impl Core {
         }
         let status = pool.status.clone().unwrap_or_default();
         let nodes = self.index.nodes_in(pool);
-        let ready = PoolReady::of(&work.status, work.selector.as_ref(), &nodes, excluded);
+        let ready = PoolReady::of(&work.status, work.spec.as_ref(), &nodes, excluded);
         let ready = condition(READY, &ready, pool.generation, &status.conditions, now);
         let counts = &work.status.counts;
         let wanted = IPAddressPoolStatus {

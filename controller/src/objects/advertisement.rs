@@ -2,11 +2,22 @@
 
 use std::collections::BTreeSet;
 
-use herald_crds::{L2Advertisement, L2AdvertisementSpec};
+use herald_crds::{L2Advertisement, L2AdvertisementSpec, L2AdvertisementStatus};
 use herald_ipam::{Labels, Selector, Version};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{Resource, api::ObjectMeta};
+use serde::Deserialize;
 
-use super::selector::{self, SelectorError};
+use super::{SpecError, Stored, selector};
+
+/// What the watch decodes of an L2Advertisement.
+#[derive(Clone, Debug, Deserialize, Resource)]
+#[resource(inherit = L2Advertisement)]
+pub struct AdvertisementObject {
+    metadata: ObjectMeta,
+    spec: Stored<L2AdvertisementSpec>,
+    status: Option<Stored<L2AdvertisementStatus>>,
+}
 
 /// An advertisement as written, with its status as it stands.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,7 +31,7 @@ pub struct Advertisement {
     /// `metadata.generation`, for the conditions' observedGeneration.
     pub generation: Option<i64>,
     /// What the spec says, or what is wrong with it.
-    pub meaning: Result<Meaning, SelectorError>,
+    pub meaning: Result<Meaning, SpecError>,
     /// Its conditions as they stand.
     pub conditions: Vec<Condition>,
 }
@@ -45,19 +56,28 @@ pub struct Meaning {
 impl From<L2Advertisement> for Advertisement {
     fn from(object: L2Advertisement) -> Self {
         let L2Advertisement { metadata, spec, status } = object;
+        let status = status.map(|status| Stored(Ok(status)));
+        Self::from(AdvertisementObject { metadata, spec: Stored(Ok(spec)), status })
+    }
+}
+
+impl From<AdvertisementObject> for Advertisement {
+    fn from(object: AdvertisementObject) -> Self {
+        let AdvertisementObject { metadata, spec, status } = object;
+        let status = status.and_then(|status| status.0.ok());
         Self {
             version: super::version(&metadata),
             name: metadata.name.unwrap_or_default(),
             uid: metadata.uid.unwrap_or_default(),
             generation: metadata.generation,
-            meaning: Meaning::parse(&spec),
+            meaning: spec.0.and_then(|spec| Meaning::parse(&spec)),
             conditions: status.unwrap_or_default().conditions,
         }
     }
 }
 
 impl Meaning {
-    fn parse(spec: &L2AdvertisementSpec) -> Result<Self, SelectorError> {
+    fn parse(spec: &L2AdvertisementSpec) -> Result<Self, SpecError> {
         Ok(Self {
             pools: spec.ip_address_pools.iter().cloned().collect(),
             pool_selectors: selector::parse_all(
@@ -74,7 +94,7 @@ impl Meaning {
                     let preference = selector::parse("spec.preferredNodeSelectors", &preferred.preference)?;
                     Ok((preferred.weight, preference))
                 })
-                .collect::<Result<_, _>>()?,
+                .collect::<Result<_, SpecError>>()?,
         })
     }
 
@@ -113,5 +133,22 @@ mod tests {
         assert!(by_label.selects_pool("any", &labels) && !by_label.selects_pool("any", &Labels::new()));
         assert!(by_name.selects_pool("default", &Labels::new()) && !by_name.selects_pool("other", &labels));
         assert!(Meaning::default().selects_pool("any", &Labels::new()));
+    }
+
+    #[test]
+    fn a_spec_that_cannot_be_read_is_an_error_of_its_advertisement_alone() {
+        let object = serde_json::json!({
+            "metadata": {"name": "old", "resourceVersion": "7"},
+            "spec": {"interfaces": "eth0"},
+            "status": {"conditions": []},
+        });
+        let advertisement =
+            Advertisement::from(serde_json::from_value::<AdvertisementObject>(object).unwrap());
+        assert_eq!((advertisement.name.as_str(), advertisement.version), ("old", Version(7)));
+        assert!(
+            matches!(&advertisement.meaning, Err(SpecError::Unreadable(_))),
+            "{:?}",
+            advertisement.meaning
+        );
     }
 }

@@ -16,11 +16,37 @@ use std::collections::BTreeMap;
 use herald_ipam::{CreatedAt, Version};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use kube::api::ObjectMeta;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 
 /// `metadata.resourceVersion` as a number; 0 when it is none.
 pub fn version(metadata: &ObjectMeta) -> Version {
     Version(metadata.resource_version.as_deref().and_then(|text| text.parse().ok()).unwrap_or_default())
+}
+
+/// What a spec says that means nothing, though the API server has it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SpecError {
+    /// A label selector in it.
+    #[error(transparent)]
+    Selector(#[from] selector::SelectorError),
+    /// All of it: stored under another version of the CRD, whose schema let it pass.
+    #[error(
+        "the spec can't be read: {0}; it was stored under another version of the CRD: correct it (kubectl edit), or upgrade \
+         Herald if a newer one wrote it"
+    )]
+    Unreadable(String),
+}
+
+/// A part of an object that may have been stored under another version of the CRD: what can't be decoded is an error of
+/// that object, and not the end of the list that it is in.
+#[derive(Clone, Debug)]
+struct Stored<T>(Result<T, SpecError>);
+
+impl<'de, T: DeserializeOwned> Deserialize<'de> for Stored<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = serde_json::Value::deserialize(deserializer)?;
+        Ok(Self(serde_json::from_value(value).map_err(|error| SpecError::Unreadable(error.to_string()))))
+    }
 }
 
 /// Reads an object's metadata without managedFields, which are larger than all the rest and a tree when decoded.

@@ -137,6 +137,12 @@ pub mod advertisement {
 
     /// All is well.
     pub const IN_FORCE: Explanation = word("InForce", "the advertisement is in force", NOTHING);
+    /// It means nothing.
+    pub const INVALID_SPEC: Explanation = word(
+        "InvalidSpec",
+        "the spec can't be read: it was stored under another version of the CRD; the last valid one, if any, stays in force",
+        "correct what the message names",
+    );
     /// A selector means nothing.
     pub const INVALID_SELECTOR: Explanation = word(
         "InvalidSelector",
@@ -166,8 +172,15 @@ pub mod advertisement {
         "select fewer, or all by leaving nodeSelectors out",
     );
     /// All of them.
-    pub const ALL: [Explanation; 6] =
-        [IN_FORCE, INVALID_SELECTOR, UNKNOWN_POOL, NO_POOL_SELECTED, NO_NODE_SELECTED, TOO_MANY_NODES];
+    pub const ALL: [Explanation; 7] = [
+        IN_FORCE,
+        INVALID_SPEC,
+        INVALID_SELECTOR,
+        UNKNOWN_POOL,
+        NO_POOL_SELECTED,
+        NO_NODE_SELECTED,
+        TOO_MANY_NODES,
+    ];
 }
 
 /// `Problem` on a LoadBalancerIP.

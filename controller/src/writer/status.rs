@@ -1,6 +1,6 @@
 //! The statuses of pools and advertisements, and what is said on addresses.
 
-use herald_crds::{IPAddressPool, IPAddressPoolStatus, L2Advertisement, LoadBalancerIP};
+use herald_crds::{IPAddressPoolStatus, LoadBalancerIP};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{
     Api,
@@ -13,13 +13,17 @@ use super::{Answer, MANAGER, Writer};
 use crate::{
     conditions::is_shown,
     job::Done,
-    objects::{address::Address, advertisement::Advertisement, pool::Pool},
+    objects::{
+        address::Address,
+        advertisement::{Advertisement, AdvertisementObject},
+        pool::{Pool, PoolObject},
+    },
     reasons::PROBLEM,
 };
 
 impl Writer {
     pub(super) async fn pool(&self, pool: Pool, status: IPAddressPoolStatus) -> Done {
-        let api: Api<IPAddressPool> = Api::all(self.client.clone());
+        let api: Api<PoolObject> = Api::all(self.client.clone());
         let patch = merge(&pool.uid, pool.version.0, &status);
         let params = PatchParams::apply(MANAGER);
         let name = pool.name.as_str();
@@ -36,7 +40,7 @@ impl Writer {
     }
 
     pub(super) async fn advertisement(&self, advertisement: Advertisement, condition: Condition) -> Done {
-        let api: Api<L2Advertisement> = Api::all(self.client.clone());
+        let api: Api<AdvertisementObject> = Api::all(self.client.clone());
         let patch = merge(&advertisement.uid, advertisement.version.0, json!({"conditions": [condition]}));
         let params = PatchParams::apply(MANAGER);
         let name = advertisement.name.as_str();

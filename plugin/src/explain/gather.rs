@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use herald_controller::objects::{
     address::Address,
+    advertisement::AdvertisementObject,
     node::own_address,
+    pool::PoolObject,
     service::{Service, ServiceObject},
 };
-use herald_crds::{IPAddressPool, L2Advertisement, LoadBalancerIP};
+use herald_crds::LoadBalancerIP;
 use k8s_openapi::{
     api::{
         coordination::v1::Lease,
@@ -50,11 +52,11 @@ pub async fn gather(
     Ok(Facts {
         service,
         class,
-        pools: list(&Api::<IPAddressPool>::all(client.clone()), "ipaddresspools.heraldlb.io", all())
+        pools: list(&Api::<PoolObject>::all(client.clone()), "ipaddresspools.heraldlb.io", all())
             .await
             .map(into),
         advertisements: list(
-            &Api::<L2Advertisement>::all(client.clone()),
+            &Api::<AdvertisementObject>::all(client.clone()),
             "l2advertisements.heraldlb.io",
             all(),
         )

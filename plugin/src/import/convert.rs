@@ -304,7 +304,7 @@ impl Converted {
         let mut pools = Vec::new();
         for manifest in &self.pools {
             let known = existing.iter().find(|known| known.name.as_str() == manifest.name);
-            let spec = known.and_then(|known| serde_json::to_value(&known.spec).ok());
+            let spec = known.and_then(|known| serde_json::to_value(known.spec.as_ref().ok()?).ok());
             let mut spec = spec.and_then(|spec| spec.as_object().cloned()).unwrap_or_default();
             spec.extend(manifest.spec.clone());
             let whole = Manifest { spec, ..manifest.clone() };

@@ -3,9 +3,10 @@
 use herald_controller::objects::{
     address::Address,
     node::{KnownNode, NodeObject},
+    pool::PoolObject,
     service::ServiceObject,
 };
-use herald_crds::{IPAddressPool, LoadBalancerIP};
+use herald_crds::LoadBalancerIP;
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Namespace};
 use kube::{
     Api,
@@ -88,7 +89,7 @@ pub async fn world(cluster: &Cluster, class: Option<String>) -> Result<(World, b
         list(&services, "services", ListParams::default().fields("spec.type=LoadBalancer")).await?;
     let namespaces = labelled::<Namespace>(client, "namespaces").await?;
     let (pools, installed) = installed(
-        list(&Api::<IPAddressPool>::all(client.clone()), "ipaddresspools.heraldlb.io", ListParams::default())
+        list(&Api::<PoolObject>::all(client.clone()), "ipaddresspools.heraldlb.io", ListParams::default())
             .await,
     )?;
     let addresses = addresses(cluster).await?;

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use herald_controller::objects::{pool::Pool, service::Service};
 use herald_crds::SharingScope;
-use herald_ipam::{AddressRange, Addresses, Refusal, ServiceRef};
+use herald_ipam::{Addresses, Refusal, ServiceRef};
 use serde_json::{Value, json};
 
 use super::{
@@ -140,7 +140,9 @@ fn open_sharing(converted: &mut Converted, pools: &mut [Pool], world: &World) {
         else {
             continue;
         };
-        pool.spec.sharing_scope = SharingScope::Cluster;
+        if let Ok(spec) = &mut pool.spec {
+            spec.sharing_scope = SharingScope::Cluster;
+        }
         let name = pool.name.as_str();
         if let Some(manifest) = converted.pools.iter_mut().find(|manifest| manifest.name == name) {
             manifest.spec.insert("sharingScope".to_owned(), json!("Cluster"));
@@ -151,8 +153,7 @@ fn open_sharing(converted: &mut Converted, pools: &mut [Pool], world: &World) {
 }
 
 fn gives(pool: &Pool, address: IpAddr) -> bool {
-    let ranges = pool.spec.addresses.iter().filter_map(|text| text.parse::<AddressRange>().ok());
-    ranges.into_iter().any(|range| range.contains(address))
+    pool.given().has(address)
 }
 
 fn replaced(pools: &[Pool], world: &World, findings: &mut Vec<Finding>) {

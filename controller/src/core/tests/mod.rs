@@ -278,6 +278,33 @@ fn a_wrong_pool_says_why_and_its_last_good_meaning_stays_in_force() {
 }
 
 #[test]
+fn a_pool_stored_under_another_crd_says_so_and_the_others_go_on() {
+    let mut world = World::running(&["10.0.0.0/30"]);
+    world.service("web", &json!({}), &json!({}));
+    let unreadable = json!({"addresses": ["10.0.0.0/30"], "reclaimPolicy": "Recycle"});
+    world.pool("default", &unreadable);
+    world.pool("never", &json!({"addresses": "10.3.0.0/24"}));
+    world.pool("other", &json!({"addresses": ["10.4.0.0/30"]}));
+    world.pass(Duration::from_secs(2));
+    for name in ["default", "never"] {
+        assert_eq!(world.pool_condition(name), pair("False", "InvalidSpec"));
+    }
+    let message = world.pool_message("default");
+    assert!(message.contains("Recycle") && message.contains("another version of the CRD"), "{message}");
+    assert_eq!(world.shows("web"), ["10.0.0.0"]);
+    world.service("api", &json!({}), &json!({}));
+    assert_eq!(world.shows("api"), ["10.0.0.1"], "its last good spec is in force");
+
+    world.restart();
+    assert_eq!(
+        (world.shows("web"), world.shows("api")),
+        (vec!["10.0.0.0".to_owned()], vec!["10.0.0.1".to_owned()])
+    );
+    world.service("mail", &json!({}), &json!({}));
+    assert_eq!(world.shows("mail"), ["10.4.0.0"], "what was in force is forgotten; the other pool gives");
+}
+
+#[test]
 fn a_pools_counts_are_gathered_before_they_are_written() {
     let mut world = World::running(&["10.0.0.0/24"]);
     world.settle();

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use herald_crds::{IPAddressPool, L2Advertisement, LoadBalancerIP};
+use herald_crds::{L2Advertisement, LoadBalancerIP};
 use herald_ipam::{ServiceRef, Version};
 use herald_runtime::watch::Change;
 use k8s_openapi::{
@@ -27,6 +27,7 @@ use crate::{
         address::Address,
         endpoints::EndpointsObject,
         node::{KnownNode, Labelled},
+        pool::{Pool, PoolObject},
         service::{Ingress, Service, ServiceObject},
     },
     watch::Present,
@@ -39,7 +40,7 @@ pub(super) struct World {
     version: u64,
     services: BTreeMap<ServiceRef, Service>,
     addresses: BTreeMap<IpAddr, Address>,
-    pools: BTreeMap<String, IPAddressPool>,
+    pools: BTreeMap<String, Pool>,
     advertisements: BTreeMap<String, L2Advertisement>,
     nodes: Vec<KnownNode>,
     /// Field managers that own `status.loadBalancer.ingress` of a Service.
@@ -106,7 +107,7 @@ impl World {
     }
 
     pub(super) fn list_all_but_nodes(&mut self) {
-        let pools = self.pools.values().cloned().map(Into::into).collect();
+        let pools = self.pools.values().cloned().collect();
         self.handle(Event::Pools(Change::Replaced(pools)));
         let namespaces =
             ["shop", "bank"].map(|name| Labelled { name: name.to_owned(), ..Labelled::default() });
@@ -242,17 +243,17 @@ impl World {
             "metadata": {"name": name, "uid": name, "resourceVersion": version.0.to_string()},
             "spec": spec,
         });
-        let mut pool: IPAddressPool = serde_json::from_value(object).unwrap();
+        let mut pool = Pool::from(serde_json::from_value::<PoolObject>(object).unwrap());
         pool.status = self.pools.get(name).and_then(|known| known.status.clone());
         self.pools.insert(name.to_owned(), pool.clone());
-        self.handle(Event::Pools(Change::Applied(pool.into())));
+        self.handle(Event::Pools(Change::Applied(pool)));
         self.run();
     }
 
     pub(super) fn delete_pool(&mut self, name: &str) {
         let mut pool = self.pools.remove(name).unwrap();
-        pool.metadata.resource_version = Some(self.next_version().0.to_string());
-        self.handle(Event::Pools(Change::Deleted(pool.into())));
+        pool.version = self.next_version();
+        self.handle(Event::Pools(Change::Deleted(pool)));
         self.run();
     }
 

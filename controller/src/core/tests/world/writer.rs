@@ -44,10 +44,10 @@ impl World {
             Job::Pool { pool, status } => {
                 self.writes.push("pool status");
                 let version = self.next_version();
-                let object = self.pools.get_mut(pool.name.as_str()).unwrap();
-                object.status = Some(*status);
-                object.metadata.resource_version = Some(version.0.to_string());
-                Done::Pool(pool.name, Some(Box::new(object.clone().into())))
+                let known = self.pools.get_mut(pool.name.as_str()).unwrap();
+                known.status = Some(*status);
+                known.version = version;
+                Done::Pool(pool.name, Some(Box::new(known.clone())))
             }
             Job::Advertisement { advertisement, condition } => {
                 self.writes.push("advertisement status");
