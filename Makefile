@@ -48,7 +48,7 @@ cluster: cluster-deps image pod ## Start three nodes with real kubelets and keep
 	@exec $(BUILDS)/release/lab cluster
 
 .PHONY: test
-test: deps lint generated licences cores ## Everything CI runs: format, lints, unit, property, simulation, real API and LAN
+test: deps lint generated licences cores ## Format, lints, unit, property, simulation, real API and LAN (CI runs this, test-cluster and demo)
 	$(call say,Tests: unit and property tests, the simulator, then the real control plane and LAN)
 	$(CARGO) build --workspace --all-targets
 	HERALD_BIN_DIR=$(BUILDS)/debug $(CARGO) test --workspace
@@ -63,7 +63,7 @@ unit: ## Only the tests that need neither root nor a control plane
 	$(CARGO) test --workspace --exclude herald-lab --exclude herald-net
 
 .PHONY: sim
-sim: ## Run the protocol simulator: SEEDS of each class (default 4000, 100,000 in all)
+sim: ## Run the protocol simulator: SEEDS of each class (default 4000, 176,000 in all)
 	$(CARGO) run --release --package herald-sim -- --seeds $(or $(SEEDS),4000)
 
 .PHONY: sim-control
@@ -174,6 +174,7 @@ image-reproducible: $(ZIG) ## Build the images of this commit twice and compare 
 
 # Not made of hack/zig.txt, which is newer in every new checkout: its version is in the directory's name.
 $(TOOLS)/ziglang-$(ZIG_VERSION)/ziglang/zig:
+	@python3 -m pip --version >/dev/null 2>&1 || { echo "missing: pip, which brings the compiler of the images' C parts (Debian: apt-get install python3-pip)" >&2; exit 1; }
 	$(call say,Getting zig $(ZIG_VERSION) once per machine (98 MB))
 	rm -rf $(TOOLS)/ziglang-$(ZIG_VERSION) $(TOOLS)/ziglang-partial
 	PIP_ROOT_USER_ACTION=ignore python3 -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
