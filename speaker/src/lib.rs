@@ -17,6 +17,7 @@ pub mod lbip;
 pub mod link;
 pub mod metrics;
 pub mod node;
+pub mod node_news;
 pub mod observer;
 pub mod ports;
 pub mod start;

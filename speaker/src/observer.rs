@@ -22,6 +22,7 @@ use crate::{
     link::{Command, Controls, Report, Reports, Wake},
     metrics::Transitions,
     node::LeanNode,
+    node_news::NodeNews,
     status::{Came, EARLIER_LIFE, Entry, Foreign, Plan},
     users::Users,
     writer::Board,
@@ -276,6 +277,9 @@ impl<W: Wake> Observer<W> {
     }
 
     fn event(&mut self, event: Event, interface: &Arc<str>) {
+        if let Some(news) = NodeNews::of(&event, interface) {
+            self.board.update(|plan| plan.node_news.push(Instant::now(), interface, news));
+        }
         match event {
             Event::Claimed { vip, mac, epoch, cause, .. } => {
                 tracing::info!(address = %vip, %interface, %mac, %epoch, cause = describe(&cause), "holding address");
@@ -408,3 +412,7 @@ fn describe(cause: &Cause) -> String {
         Cause::Alone => "nobody answered for it".to_owned(),
     }
 }
+
+#[cfg(test)]
+#[path = "observer_tests.rs"]
+mod tests;

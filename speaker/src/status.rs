@@ -24,7 +24,7 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 
 use tokio::time::Instant;
 
-use crate::lbip::SeenEntry;
+use crate::{lbip::SeenEntry, node_news::NewsQueue};
 
 /// Requests per second (rule B24).
 pub const RATE: u32 = 5;
@@ -132,6 +132,8 @@ pub struct Plan {
     sequence: u64,
     /// From when transitions may be written that come now; `None`: at once.
     pub not_before: Option<Instant>,
+    /// Events about the Node, told before anything else.
+    pub node_news: NewsQueue,
     /// Held to the end of this process, which nobody else has taken over.
     left: BTreeSet<IpAddr>,
     closed: bool,
@@ -170,6 +172,7 @@ impl Plan {
         self.items.values_mut().for_each(|item| item.queued = None);
         self.queued = 0;
         self.not_before = None;
+        self.node_news = NewsQueue::default();
         for vip in std::mem::take(&mut self.left) {
             self.enqueue(vip);
         }

@@ -26,6 +26,7 @@ use tokio::{
 
 use crate::{
     lbip::LeanLbip,
+    node_news::NodeNews,
     status::{BURST, Came, Foreign, LAZY, Plan, RATE, Write},
 };
 
@@ -137,10 +138,16 @@ impl Writer {
     pub async fn run(mut self) {
         loop {
             let rung = Arc::clone(&self.board.bell).notified_owned();
-            let (write, next, over) = {
+            let (news, write, next, over) = {
                 let mut plan = self.board.lock();
-                (plan.newest(Instant::now()), plan.next_at(), plan.is_over())
+                let news = plan.node_news.pop();
+                let write = if news.is_none() { plan.newest(Instant::now()) } else { None };
+                (news, write, plan.next_at(), plan.is_over())
             };
+            if let Some(news) = news {
+                self.tell_node(news).await;
+                continue;
+            }
             let Some(write) = write else {
                 match next {
                     _ if over => return,
@@ -294,11 +301,12 @@ impl Writer {
         let Some(entry) = &write.desired.entry else { return };
         let place =
             format!("node {} answers for {} on {} with {}", self.node, write.vip, entry.interface, entry.mac);
+        let about = lbip_reference(write.vip, uid);
         match before.filter(|before| *before != self.node) {
             Some(before) => {
-                self.tell(write.vip, uid, "Normal", "Moved", format!("{place}; before: node {before}")).await;
+                self.tell(about, "Normal", "Moved", format!("{place}; before: node {before}")).await;
             }
-            None => self.tell(write.vip, uid, "Normal", "Announced", place).await,
+            None => self.tell(about, "Normal", "Announced", place).await,
         }
     }
 
@@ -307,19 +315,31 @@ impl Writer {
             "host {} on {} of node {} answers for {vip}, which is not its own; remove the other host's address or exclude this one from the pool",
             foreign.mac, foreign.interface, self.node
         );
-        self.tell(vip, uid, "Warning", "AddressConflict", note).await;
+        self.tell(lbip_reference(vip, uid), "Warning", "AddressConflict", note).await;
+    }
+
+    async fn tell_node(&mut self, news: NodeNews) {
+        let about = ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Node".to_owned()),
+            name: Some(self.node.clone()),
+            // As kubelet has it; `kubectl describe node` looks for both this and the real uid.
+            uid: Some(self.node.clone()),
+            ..ObjectReference::default()
+        };
+        self.tell(about, "Warning", news.reason, news.note).await;
     }
 
     /// One event, tried once: it is for people who look now.
-    async fn tell(&mut self, vip: IpAddr, uid: Option<&str>, kind: &str, reason: &str, mut note: String) {
+    async fn tell(&mut self, about: ObjectReference, kind: &str, reason: &str, mut note: String) {
         while note.len() > MAX_NOTE {
             note.pop();
         }
-        let name = name_of_address(vip);
         let now = Timestamp::now();
+        let about_name = about.name.clone().unwrap_or_default();
         let event = Event {
             metadata: ObjectMeta {
-                name: Some(format!("{name}.{:x}", now.as_nanosecond())),
+                name: Some(event_name(&about_name, now)),
                 namespace: Some(EVENT_NAMESPACE.to_owned()),
                 ..ObjectMeta::default()
             },
@@ -327,13 +347,7 @@ impl Writer {
             event_time: Some(MicroTime(now)),
             note: Some(note),
             reason: Some(reason.to_owned()),
-            regarding: Some(ObjectReference {
-                api_version: Some("heraldlb.io/v1beta1".to_owned()),
-                kind: Some("LoadBalancerIP".to_owned()),
-                name: Some(name),
-                uid: uid.map(str::to_owned),
-                ..ObjectReference::default()
-            }),
+            regarding: Some(about),
             reporting_controller: Some("heraldlb.io/speaker".to_owned()),
             reporting_instance: Some(self.manager.clone()),
             type_: Some(kind.to_owned()),
@@ -342,9 +356,27 @@ impl Writer {
         if self.event_pace.try_turn()
             && limited(self.events.create(&PostParams::default(), &event)).await.is_err()
         {
-            tracing::debug!(address = %vip, reason, "event not written");
+            tracing::debug!(about = about_name, reason, "event not written");
         }
     }
+}
+
+fn lbip_reference(vip: IpAddr, uid: Option<&str>) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("heraldlb.io/v1beta1".to_owned()),
+        kind: Some("LoadBalancerIP".to_owned()),
+        name: Some(name_of_address(vip)),
+        uid: uid.map(str::to_owned),
+        ..ObjectReference::default()
+    }
+}
+
+/// Unlike any other's. An object's name has 253 characters at most, a node's may have as many.
+fn event_name(about: &str, now: Timestamp) -> String {
+    const MOST: usize = 200;
+    let head: String = about.chars().take(MOST).collect();
+    let head = head.trim_end_matches(|last: char| !last.is_ascii_alphanumeric());
+    format!("{head}.{:x}", now.as_nanosecond())
 }
 
 /// The field manager of a node. The API server takes 128 characters, node names go to 253.

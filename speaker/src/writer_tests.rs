@@ -206,6 +206,31 @@ async fn a_foreign_owner_becomes_a_condition_that_goes_with_the_conflict() {
     assert_eq!(seen[0].1["status"], json!({}));
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_concerns_the_node_is_an_event_that_kubectl_describe_node_finds() {
+    let board = Board::default();
+    let news = |reason| NodeNews { reason, note: "two Nodes have one uid".to_owned() };
+    board.update(|plan| {
+        plan.node_news.push(Instant::now(), &"eth0".into(), news("DuplicateNode"));
+        plan.node_news.push(Instant::now(), &"eth1".into(), news("DuplicateNode"));
+    });
+    let seen = Server::new(vec![failure(503), (201, json!({"metadata": {}}))]).serve(&board).await;
+    assert_eq!(seen.len(), 2, "each is tried once: {seen:#?}");
+    let (request, event) = &seen[1];
+    assert!(request.starts_with("POST /apis/events.k8s.io/v1/namespaces/default/events"), "{request}");
+    assert_eq!((&event["type"], &event["reason"]), (&json!("Warning"), &json!("DuplicateNode")));
+    assert_eq!(event["note"], "two Nodes have one uid");
+    let regarding = json!({"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": "n1"});
+    assert_eq!(event["regarding"], regarding);
+}
+
+#[test]
+fn an_events_name_fits_whatever_it_is_about() {
+    let name = event_name(&("a".repeat(199) + "." + &"b".repeat(53)), Timestamp::UNIX_EPOCH);
+    assert_eq!(name, "a".repeat(199) + ".0");
+    assert_eq!(event_name("10.0.0.1", Timestamp::UNIX_EPOCH), "10.0.0.1.0");
+}
+
 #[test]
 fn a_long_node_name_gives_a_manager_that_the_api_server_takes() {
     assert_eq!(manager_of("n1"), "herald-speaker-n1");
