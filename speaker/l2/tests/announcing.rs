@@ -10,7 +10,8 @@ mod lan;
 
 use std::net::IpAddr;
 
-use herald_wire::arp::Operation;
+use herald_l2::Event;
+use herald_wire::arp::{Arp, Operation};
 use herald_wire::ndp::{ALL_NODES, Message};
 use herald_wire::{Ethernet, Payload};
 use lan::{Lan, spec};
@@ -102,4 +103,66 @@ fn the_gateway_is_told_before_everybody_and_only_until_it_has_answered() {
     });
     assert_eq!(about_vip.next(), Some(gateway));
     assert!(about_vip.filter(|target| *target == gateway).count() <= 1, "asked again though it had answered");
+}
+
+#[test]
+fn a_gateway_that_does_not_answer_is_told_eight_times_10_ms_apart() {
+    let mut lan = Lan::new(3);
+    lan.run_for(1_500);
+    lan.gateway = false;
+    lan.spec_everywhere(&spec(VIP4, 1));
+    lan.run_for(1_000);
+    let (claimed, holder, vip) = lan.claims()[0];
+    let gateway: IpAddr = lan::GATEWAY.parse().unwrap();
+    let told: Vec<u128> = lan
+        .frames
+        .iter()
+        .filter(|(_, from, bytes)| {
+            *from == holder
+                && matches!(herald_wire::parse(bytes).unwrap().payload,
+                    Payload::Arp(arp) if IpAddr::V4(arp.spa) == vip && IpAddr::V4(arp.tpa) == gateway)
+        })
+        .map(|(at, _, _)| at.since(claimed).as_millis())
+        .collect();
+    assert_eq!(told, [0, 10, 20, 30, 40, 50, 60, 70]);
+}
+
+/// A switch that forgets a MAC address after five minutes floods what is sent to it.
+#[test]
+fn what_is_held_is_announced_again_every_one_to_two_minutes_each_address_in_its_own_time() {
+    let mut lan = Lan::new(1);
+    lan.run_for(1_500);
+    let vips = ["10.0.1.1", "10.0.1.2", "10.0.1.3"];
+    for vip in vips {
+        lan.spec_everywhere(&spec(vip, 1));
+    }
+    lan.run_for(10 * 60_000);
+    let mut firsts = Vec::new();
+    for vip in vips {
+        let refreshed: Vec<u64> =
+            announced(&lan, vip).into_iter().map(|(at, _)| at).filter(|at| *at > 10_000).collect();
+        assert!(refreshed.len() >= 4, "{vip}: {refreshed:?}");
+        let gaps = std::iter::once(refreshed[0]).chain(refreshed.windows(2).map(|two| two[1] - two[0]));
+        for gap in gaps {
+            assert!((60_000..=120_010).contains(&gap), "{vip}: {gap} ms in {refreshed:?}");
+        }
+        firsts.push(refreshed[0]);
+    }
+    firsts.dedup();
+    assert_eq!(firsts.len(), vips.len(), "all at once: {firsts:?}");
+}
+
+/// He does not know yet that it is mine: clients that heard him have to hear me.
+#[test]
+fn an_address_of_mine_that_a_peer_announces_is_announced_again_and_is_no_conflict() {
+    let mut lan = claimed(VIP4);
+    let (_, holder, _) = lan.claims()[0];
+    let peer = lan::mac((holder + 1) % 3);
+    let (before, heard) = (announced(&lan, VIP4).len(), lan.now);
+    let gratuitous = Arp::gratuitous_request(VIP4.parse().unwrap(), peer);
+    lan.transmit(usize::MAX, gratuitous.to_frame(Ethernet::broadcast(peer)));
+    lan.run_for(1_000);
+    let again = announced(&lan, VIP4).split_off(before);
+    assert_eq!(again.iter().map(|(_, form)| *form).collect::<Vec<_>>(), ["request"]);
+    assert!(!lan.log.iter().any(|(at, _, event)| *at >= heard && matches!(event, Event::Conflict { .. })));
 }

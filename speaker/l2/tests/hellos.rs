@@ -10,7 +10,7 @@ mod lan;
 
 use std::time::Duration;
 
-use herald_l2::{Boot, ClusterId, Event, Input, Keyring, NodeId};
+use herald_l2::{Boot, ClusterId, Event, Input, Keyring, NodeId, Profile};
 use herald_wire::hello::{GROUP, KeyId, Message, Secret, State, Verified, Verifier};
 use herald_wire::{Ethernet, Payload};
 use lan::{IFINDEX, Lan, keys, mac, spec};
@@ -234,4 +234,39 @@ fn a_machine_with_our_node_id_is_reported_once_it_has_echoed() {
             .count();
         assert_eq!(reports, 1, "node {node}");
     }
+}
+
+/// Rule A15: twelve nodes that say hello every 8 ms would be 1,500 a second.
+#[test]
+fn on_a_crowded_segment_intervals_stretch_and_every_hello_says_by_how_much() {
+    const NODES: usize = 12;
+    let mut lan = Lan::new(NODES);
+    for node in 0..NODES {
+        let config = herald_l2::Config { profile: Profile::Fast, ..lan::config(node, 1) };
+        lan.nodes[node].core = herald_l2::Core::new(config, lan.now);
+        lan.input(node, Input::Interfaces(vec![lan::interface(node)]));
+    }
+    for n in 0..100 {
+        lan.spec_everywhere(&spec(&format!("10.0.7.{n}"), 1));
+    }
+    lan.run_for(4_000);
+    assert!(lan.nodes.iter().all(|node| !node.core.holdings().is_empty()), "all are holders");
+    lan.frames.clear();
+    lan.run_for(1_000);
+    let mut all = 0;
+    for node in 0..NODES {
+        let hellos: Vec<_> = sent(&lan, node)
+            .into_iter()
+            .filter_map(|(at, _, _, message)| match message {
+                Message::Hello(hello) => Some((at, Duration::from_millis(u64::from(hello.interval_ms)))),
+                _ => None,
+            })
+            .collect();
+        all += hellos.len();
+        for two in hellos.windows(2) {
+            let (gap, promised) = (two[1].0.since(two[0].0), two[0].1);
+            assert!(gap <= promised, "node {node}: {gap:?} after {promised:?} was promised");
+        }
+    }
+    assert!((900..=1_250).contains(&all), "{all} hellos in a second");
 }
