@@ -75,9 +75,11 @@ pub fn spawn(parts: Parts) -> anyhow::Result<()> {
     let groups = groups::spawn()?;
     std::thread::Builder::new().name("l2".to_owned()).stack_size(512 * 1024).spawn(move || {
         if let Priority::Ordinary(error) = priority::raise() {
-            tracing::info!(
+            // No news in a pod, where it can't be otherwise: the image's program has a file capability for raw sockets only,
+            // and a process that is not root gets no other from the pod's securityContext.
+            tracing::debug!(
                 %error,
-                "the L2 thread runs at ordinary priority: on a busy node it may be late; the capability SYS_NICE lets it run in time"
+                "the L2 thread runs at ordinary priority: on a busy node its share of the CPU decides (in a pod, the CPU request)"
             );
         }
         let mut l2 = L2::new(parts, interfaces, groups);
