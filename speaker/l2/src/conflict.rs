@@ -115,7 +115,10 @@ impl Segment {
         self.conflict_tick(cx, id);
         let now = cx.now;
         let alone = self.peers_unheard();
-        let Some(watch) = self.vips.get_mut(id).and_then(|vip| vip.watch.as_deref_mut()) else { return };
+        let ifindex = self.ifindex();
+        let Some(vip) = self.vips.get_mut(id) else { return };
+        let addr = vip.addr;
+        let Some(watch) = vip.watch.as_deref_mut() else { return };
         let sent = match watch.probing {
             Probing::Starts(at) if at <= now => 0,
             Probing::Running { sent, next } if next <= now => sent,
@@ -131,6 +134,10 @@ impl Segment {
         } else {
             watch.quiet_rounds = 0;
             watch.probing = Probing::Clear(now);
+            // Who had it is gone. A conflict that was defended stays: there is one defence in 10 s, whatever happens.
+            if watch.conflict.take_if(|conflict| conflict.defended.is_none()).is_some() {
+                cx.event(Event::ConflictOver { vip: addr, ifindex });
+            }
         }
     }
 

@@ -125,7 +125,7 @@ pub enum Event {
         /// Whether this node holds the address and defends it, or found out before its claim and left it alone.
         held: bool,
     },
-    /// The conflict has not been seen for a minute.
+    /// The conflict has not been seen for a minute, or nobody answered the probes before a claim any more.
     ConflictOver {
         /// The address.
         vip: IpAddr,

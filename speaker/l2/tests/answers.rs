@@ -174,6 +174,8 @@ fn an_address_that_a_foreign_host_owns_is_not_claimed() {
     // It goes away: ours after the next probes.
     lan.run_for(20_000);
     assert_eq!(lan.holder(VIP), 0);
+    let over = |event: &Event| matches!(event, Event::ConflictOver { .. });
+    assert_eq!(lan.log.iter().filter(|(_, _, event)| over(event)).count(), 1, "still said to be another's");
 }
 
 #[test]
