@@ -222,6 +222,45 @@ fn a_node_dies_while_the_api_server_is_away() -> Result<()> {
     await_member(&scene.sniffer, &scene.holder, back)
 }
 
+/// Longer than the controller's lease and than any request waits for an answer (15 s each).
+#[test]
+fn an_api_server_that_is_away_for_long_stops_no_traffic_and_changes_no_address() -> Result<()> {
+    let (_alone, lab) = lab_alone()?;
+    let scene = Scene::new(lab, "api-long-away", "")?;
+    scene.case.apply_service("other", "", "ipFamilyPolicy: RequireDualStack")?;
+    let others = scene.case.addresses("other")?;
+    let before = holdings(lab, &others)?;
+    let meter = scene.meter()?;
+    let log = lab.controller(|controller| Ok(controller.log().to_owned()))?;
+    let said_before = std::fs::read_to_string(&log)?.len();
+    let away = Instant::now();
+    lab.control_plane().pause_api()?;
+    let outcome = (|| {
+        // One answer in ten milliseconds at most is counted: twenty seconds' worth of them, however long they take.
+        let mut last = away;
+        for _ in 0..2_000 {
+            last = meter.await_answer(last, PATIENCE).context("the client is not answered any more")?;
+        }
+        let log = std::fs::read_to_string(&log)?;
+        let said = log.get(said_before..).unwrap_or_default();
+        for words in ["\"leading no longer\"", "\"the lease can't be read or written\""] {
+            ensure!(said.contains(words), "the controller does not say {words}:\n{said}");
+        }
+        Ok(())
+    })();
+    lab.control_plane().resume_api()?;
+    outcome?;
+    scene.case.apply_service("after", "", "")?;
+    lab.await_holder(scene.case.address("after")?)?;
+    ensure!(scene.case.address("web")? == scene.vip, "{} was not kept", scene.vip);
+    ensure!(scene.case.addresses("other")? == others, "{others:?} were not kept");
+    ensure!(holdings(lab, &others)? == before, "something moved");
+    let moves = scene.sniffer.moves(scene.vip, &scene.holder, away);
+    ensure!(moves.is_empty(), "the address moved: {moves:?}");
+    meter.stop()?;
+    scene.ensure_only(&scene.holder)
+}
+
 #[test]
 fn a_node_cut_from_the_api_alone_keeps_its_addresses() -> Result<()> {
     let (_alone, lab) = lab_alone()?;
