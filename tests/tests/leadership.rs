@@ -309,8 +309,13 @@ fn nobody_is_given_twice(
         let second = candidate(lab, &format!("{name}-second"), 7992)?;
         second.await_words(STANDING_BY, PATIENCE)?;
 
-        make_a_dozen(&case, "before")?;
-        away(lab, &first)?;
+        // In the middle of its work: with Services under way that it has heard of, or is about to hear of when it is back.
+        std::thread::scope(|scope| {
+            let making = scope.spawn(|| make_a_dozen(&case, "before"));
+            case.address("before-0")?;
+            away(lab, &first)?;
+            making.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })?;
         delete_half(&case, "before", 0)?;
         make_a_dozen(&case, "meanwhile")?;
         let took = takes_over(&second)?;
