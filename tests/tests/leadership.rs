@@ -27,6 +27,7 @@ use kube::{
     api::{ListParams, WatchEvent, WatchParams},
 };
 use serde::de::DeserializeOwned;
+use serde_json::json;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const NAMESPACE: &str = "leaders";
@@ -284,6 +285,11 @@ fn ensure_never_twice(services: &[Past<Service>], lbips: &[Past<LoadBalancerIP>]
     Ok(moments.len())
 }
 
+/// What a thread came to.
+fn joined<T>(thread: std::thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
 /// One leader is taken `away` while Services come and go by the dozen, the other takes over and gives out, and the first
 /// comes `back`.
 fn nobody_is_given_twice(
@@ -310,21 +316,22 @@ fn nobody_is_given_twice(
         second.await_words(STANDING_BY, PATIENCE)?;
 
         // In the middle of its work: with Services under way that it has heard of, or is about to hear of when it is back.
-        std::thread::scope(|scope| {
+        let took = std::thread::scope(|scope| {
             let making = scope.spawn(|| make_a_dozen(&case, "before"));
             case.address("before-0")?;
             away(lab, &first)?;
-            making.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            let taking = scope.spawn(|| takes_over(&second));
+            joined(making)?;
+            delete_half(&case, "before", 0)?;
+            make_a_dozen(&case, "meanwhile")?;
+            joined(taking)
         })?;
-        delete_half(&case, "before", 0)?;
-        make_a_dozen(&case, "meanwhile")?;
-        let took = takes_over(&second)?;
         all_given(&case)?;
         delete_half(&case, "meanwhile", 0)?;
         back(lab, &first)?;
-        first.await_words(NO_LONGER, PATIENCE)?;
         delete_half(&case, "before", 1)?;
         make_a_dozen(&case, "after")?;
+        first.await_words(NO_LONGER, PATIENCE)?;
         let given = all_given(&case)?;
 
         // Nothing changes any more: a mark in both histories shows where they end.
@@ -362,4 +369,34 @@ fn a_leader_cut_from_the_api_server_gives_no_address_twice_when_it_is_back() -> 
         lab.lan().block("cp", "n1")
     };
     nobody_is_given_twice("cut-off", cut, |lab, _| lab.lan().heal())
+}
+
+/// What is looked for above would be found.
+#[test]
+fn a_history_in_which_an_address_is_shown_twice_unlisted_or_changed_is_refused() -> Result<()> {
+    let shows = |version, uid: &str, address: &str| -> Result<Past<Service>> {
+        let ingress = json!({"loadBalancer": {"ingress": [{"ip": address}]}});
+        let object = serde_json::from_value(json!({"metadata": {"uid": uid}, "status": ingress}))?;
+        Ok(Past { version, gone: false, object })
+    };
+    let lists = |version, address: &str, uid: &str| -> Result<Past<LoadBalancerIP>> {
+        let user = json!({"namespace": "n", "name": uid, "uid": uid});
+        let spec = json!({"address": address, "services": [user]});
+        let object = serde_json::from_value(json!({"metadata": {"name": address}, "spec": spec}))?;
+        Ok(Past { version, gone: false, object })
+    };
+    let (a, b) = ("192.168.2.1", "192.168.2.2");
+    let listed = || Ok::<_, anyhow::Error>([lists(1, a, "one")?, lists(2, b, "two")?]);
+    ensure_never_twice(&[shows(3, "one", a)?, shows(4, "two", b)?], &listed()?)?;
+    for (wrong, services, words) in [
+        ("shown twice", [shows(3, "one", a)?, shows(4, "two", a)?], "twice"),
+        ("shown before it is listed", [shows(0, "one", a)?, shows(4, "two", b)?], "not listed"),
+        ("changed", [shows(3, "one", a)?, shows(4, "one", b)?], "and before"),
+    ] {
+        match ensure_never_twice(&services, &listed()?) {
+            Ok(_) => bail!("{wrong}: not found"),
+            Err(error) => ensure!(error.to_string().contains(words), "{wrong}: {error}"),
+        }
+    }
+    Ok(())
 }
