@@ -1,4 +1,4 @@
-//! Every class of disturbances keeps its promises for many seeds: `HERALD_SIM_SEEDS` of each class, 80 by default.
+//! Every class of disturbances keeps its promises for many seeds: `HERALD_SIM_SEEDS` of each class, 140 by default.
 //! A failed seed prints its history and the command that replays it.
 
 use herald_controlsim::Without;
@@ -8,7 +8,7 @@ use herald_seeds::processors;
 
 #[test]
 fn every_class_keeps_its_promises() {
-    let seeds: u64 = std::env::var("HERALD_SIM_SEEDS").map_or(80, |text| {
+    let seeds: u64 = std::env::var("HERALD_SIM_SEEDS").map_or(140, |text| {
         text.parse().expect("HERALD_SIM_SEEDS is the number of seeds of each class, for example 1000")
     });
     let mut broken = Vec::new();
