@@ -244,6 +244,7 @@ impl Situation<'_> {
         if looked.is_empty() {
             return Err(refuse(Refusal::NoPools));
         }
+        looked.sort_by_key(|(_, no)| no.distance());
         Err(self.no_pool_gives(looked))
     }
 

@@ -42,7 +42,7 @@ pub enum Refusal {
     NoPoolGives {
         /// The families that are missing.
         families: Vec<Family>,
-        /// In the order in which they were asked.
+        /// Those nearest to the Service first ([`PoolNo::distance`]), among equals in the order in which they were asked.
         pools: Vec<(PoolName, PoolNo)>,
     },
     /// The Service shows an address that Herald has not given, and would not give (rule B2). It stays untouched
@@ -249,6 +249,19 @@ impl PoolNo {
             Self::OtherServices => PoolReason::OtherServices,
             Self::NeverValid => PoolReason::NeverValid,
             Self::Deleted => PoolReason::Deleted,
+        }
+    }
+
+    /// How far the Service is from an address of the pool: texts list a few pools only, and of a hundred pools, one for
+    /// each namespace, its user has to read of the one that is theirs.
+    pub(crate) fn distance(&self) -> u8 {
+        match self {
+            Self::Full(_) | Self::NoneToShare { .. } | Self::NamespaceLimit { .. } => 0,
+            Self::NoRange(_) => 1,
+            Self::NotAutomatic => 2,
+            Self::OtherServices => 3,
+            Self::NeverValid | Self::Deleted => 4,
+            Self::OtherNamespaces { .. } => 5,
         }
     }
 }

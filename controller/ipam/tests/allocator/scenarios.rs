@@ -1,7 +1,7 @@
 //! One scenario each: what a user does, and what the Services then show.
 
 use herald_ipam::{
-    Families, Family, FamilyPolicy, Input, List, Output, PoolSpec, ReclaimPolicy, ServiceAllocation,
+    Families, Family, FamilyPolicy, Input, List, Output, PoolSpec, ReclaimPolicy, Selector, ServiceAllocation,
 };
 
 use crate::world::*;
@@ -233,6 +233,45 @@ fn automatic_allocation_asks_pools_by_priority_and_says_why_each_said_no() {
     ] {
         assert!(said.contains(reason), "{reason} in: {said}");
     }
+}
+
+/// A pool for each of many namespaces, and texts list a few pools only.
+#[test]
+fn the_pools_of_a_waiting_services_own_namespace_are_named_before_those_of_others() {
+    let of = |namespace: &str| {
+        Some(ServiceAllocation { namespaces: vec![namespace.into()], ..Default::default() })
+    };
+    let labels = [("tier".to_owned(), "web".to_owned())].into();
+    let web = vec![Selector { labels, ..Selector::default() }];
+    let mut pools: Vec<_> = (0..20)
+        .map(|tenant| {
+            let entry = format!("10.1.{tenant}.0/24");
+            PoolSpec {
+                allocation: of(&format!("tenant-{tenant}")),
+                ..pool(&format!("a-{tenant}"), &[entry.as_str()])
+            }
+        })
+        .collect();
+    pools.extend([
+        PoolSpec {
+            allocation: Some(ServiceAllocation { service_selectors: web, ..of("default").unwrap() }),
+            ..pool("w-labels", &["10.0.3.1"])
+        },
+        PoolSpec { auto_assign: false, ..pool("x-manual", &["10.0.1.1"]) },
+        pool("y-general", &["10.0.2.1"]),
+        PoolSpec { allocation: of("default"), ..pool("z-own", &["10.0.0.1"]) },
+    ]);
+    let mut world = settled(&pools);
+    for name in ["a", "b", "waits"] {
+        world.create_service(name, 0, V4, anything());
+        world.settle();
+    }
+    let said = world.refusal("waits");
+    let first = "no pool gives the IPv4 address: 'z-own' has no free IPv4 address, 'y-general' has no free IPv4 address, \
+                 'x-manual' gives addresses only on request (autoAssign: false), 'w-labels' is restricted to Services \
+                 with other labels (serviceSelectors), 'a-0' is restricted to namespaces [tenant-0]";
+    assert!(said.starts_with(first), "{said}");
+    assert!(said.contains("and 16 more"), "{said}");
 }
 
 #[test]
