@@ -55,6 +55,20 @@ type Found = (Addresses, Vec<Wait>);
 /// Why nothing can be had, and what could change that.
 type Nothing = (Refusal, Vec<Wait>);
 
+/// How much a pool is meant for the Service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    /// It has an address that is reserved for it.
+    Reserved,
+    /// Its `serviceAllocation` admits it.
+    Pinned,
+    /// It is for everybody.
+    General,
+}
+
+/// Pools to ask, in order.
+type Candidates<'a> = Vec<(Rank, &'a PoolName)>;
+
 impl Situation<'_> {
     /// Decides.
     pub(crate) fn plan(&self) -> Plan {
@@ -218,25 +232,29 @@ impl Situation<'_> {
     }
 
     /// Else: any pool, and only if no pool gives a free address, one that others have and share. PreferDualStack
-    /// takes both where a pool has both, else the primary one.
+    /// takes both where a pool has both, else the primary one; a rank that gives the primary one goes before both of a
+    /// later rank.
     fn automatic(&self) -> Result<Found, Nothing> {
         let (candidates, mut looked) = self.candidates();
-        let mut primary_only = None;
+        let mut primary_only: Option<(Rank, Found)> = None;
         let mut said = Vec::new();
         let again = self.request.key().map(|_| Join::WhereFull);
         for join in [Join::WherePreferred].into_iter().chain(again) {
             said.clear();
-            for pool in &candidates {
+            for (rank, pool) in &candidates {
+                if primary_only.as_ref().is_some_and(|(found_in, _)| found_in < rank) {
+                    break;
+                }
                 match self.fill(pool, Addresses::default(), Addresses::default(), join) {
                     Ok((target, waits)) if waits.is_empty() => return Ok((target, waits)),
-                    Ok(found) => primary_only = primary_only.or(Some(found)),
+                    Ok(found) => primary_only = primary_only.or(Some((*rank, found))),
                     Err((Refusal::NoPoolGives { pools, .. }, _)) => said.extend(pools),
                     Err(nothing) => return Err(nothing),
                 }
             }
         }
         looked.extend(said);
-        if let Some(found) = primary_only {
+        if let Some((_, found)) = primary_only {
             return Ok(found);
         }
         let never = self.ledger.pools.names().filter(|name| self.ledger.pools.get(name).is_none());
@@ -248,9 +266,9 @@ impl Situation<'_> {
         Err(self.no_pool_gives(looked))
     }
 
-    /// Pools to ask, in order, and those that say no at once: reserved for this Service first, then those whose
+    /// Those to ask, and those that say no at once: with an address reserved for this Service first, then those whose
     /// `serviceAllocation` admits it by priority, then those without one; by name among equals.
-    fn candidates(&self) -> (Vec<&PoolName>, Vec<(PoolName, PoolNo)>) {
+    fn candidates(&self) -> (Candidates<'_>, Vec<(PoolName, PoolNo)>) {
         let mut order = Vec::new();
         let mut looked = Vec::new();
         for (name, pool) in self.ledger.pools.in_force() {
@@ -261,11 +279,16 @@ impl Situation<'_> {
                 looked.push((name.clone(), PoolNo::NotAutomatic));
             } else {
                 let priority = pool.spec.allocation.as_ref().map(ServiceAllocation::order);
-                order.push((!reserved, priority.is_none(), priority, name));
+                let rank = match priority {
+                    _ if reserved => Rank::Reserved,
+                    Some(_) => Rank::Pinned,
+                    None => Rank::General,
+                };
+                order.push((rank, priority.is_none(), priority, name));
             }
         }
         order.sort_unstable();
-        (order.into_iter().map(|(.., name)| name).collect(), looked)
+        (order.into_iter().map(|(rank, .., name)| (rank, name)).collect(), looked)
     }
 
     /// `base`, with the missing families added from `pool`; those of `fixed` are there by request or possession.

@@ -293,6 +293,54 @@ fn dual_stack_services_get_both_from_one_pool() {
     assert_eq!(world.shown("not-dual"), ["10.0.0.1"]);
 }
 
+/// A pool that is meant for a Service goes before one for everybody, as in MetalLB, whatever families the two have.
+#[test]
+fn prefer_dual_stack_takes_one_address_of_a_pool_for_its_namespace_before_two_of_a_general_pool() {
+    let own = |priority| {
+        Some(ServiceAllocation { priority, namespaces: vec!["default".into()], ..Default::default() })
+    };
+    let general = || pool("a-general", &["10.9.0.0/29", "fd09::/125"]);
+    let four = || PoolSpec { allocation: own(1), ..pool("four", &["10.0.0.0"]) };
+    let mut world = settled(&[general(), four()]);
+    for name in ["a", "b"] {
+        world.create_service(name, 0, PREFER, anything());
+        world.settle();
+    }
+    assert_eq!(world.shown("a"), ["10.0.0.0"]);
+    assert_eq!(world.shown("b"), ["10.9.0.0", "fd09::"], "its own pool is full");
+    world.create_service("both", 1, REQUIRE, anything());
+    world.settle();
+    assert_eq!(world.shown("both"), ["10.9.0.1", "fd09::1"], "its own pool cannot give both");
+    world.apply_pool(PoolSpec { allocation: own(1), ..pool("four", &["10.0.0.0", "fd00::"]) });
+    world.settle();
+    assert_eq!(world.shown("a"), ["10.0.0.0", "fd00::"], "and has the other family when its pool gets one");
+
+    let mut world = settled(&[
+        general(),
+        four(),
+        PoolSpec { allocation: own(2), ..pool("dual", &["10.2.0.0", "fd02::"]) },
+    ]);
+    world.create_service("a", 0, PREFER, anything());
+    world.settle();
+    assert_eq!(world.shown("a"), ["10.2.0.0", "fd02::"], "among its own pools both go before priority");
+}
+
+/// An address of a pool without the other family, reserved by name.
+#[test]
+fn prefer_dual_stack_takes_the_address_that_is_reserved_for_it_before_two_others() {
+    let mut world = settled(&[PoolSpec { reclaim: ReclaimPolicy::Retain, ..pool("four", &["10.0.0.0/30"]) }]);
+    world.create_service("a", 0, PREFER, anything());
+    world.settle();
+    world.delete_service("a");
+    world.settle();
+    world.apply_pool(pool("dual", &["10.9.0.0/30", "fd09::/126"]));
+    world.create_service("b", 1, PREFER, anything());
+    world.create_service("a", 2, PREFER, anything());
+    world.settle();
+    assert_eq!(world.shown("b"), ["10.9.0.0", "fd09::"]);
+    assert_eq!(world.shown("a"), ["10.0.0.0"]);
+}
+
 #[test]
 fn prefer_dual_stack_adds_the_second_address_later_and_never_touches_the_first() {
     let mut world = settled(&[pool("a", &["10.0.0.0/30"])]);
