@@ -203,30 +203,23 @@ impl PoolReady {
         if let Some(problem) = &status.problem {
             return Self::Invalid(problem.clone());
         }
-        if !nodes.is_empty() {
-            let named = nodes.iter().take(LISTED).map(|(address, node)| format!("{address} ({node})"));
-            return Self::NodeAddresses(listed(&named.collect::<Vec<_>>(), nodes.len()));
+        if !status.stranded.is_empty() {
+            let named: Vec<String> =
+                status.stranded.iter().map(|(address, service)| format!("{address} of {service}")).collect();
+            return Self::Stranded(listed(&named, status.stranded_total));
         }
-        if status.stranded.is_empty() {
-            let counts = &status.counts;
-            let full = [
-                (Family::V4, counts.assigned_v4, counts.available_v4),
-                (Family::V6, counts.assigned_v6, counts.available_v6),
-            ];
-            let full: Vec<Family> = full
-                .into_iter()
-                .filter(|(_, assigned, available)| *assigned > 0 && *available == 0)
-                .map(|(family, ..)| family)
-                .collect();
-            return match (full.is_empty(), all_nodes_excluded) {
-                (false, _) => Self::Exhausted(full),
-                (true, true) => Self::AllNodesExcluded,
-                (true, false) => Self::Yes,
-            };
+        if !status.exhausted.is_empty() {
+            return Self::Exhausted(status.exhausted.clone());
         }
-        let named: Vec<String> =
-            status.stranded.iter().map(|(address, service)| format!("{address} of {service}")).collect();
-        Self::Stranded(listed(&named, status.stranded_total))
+        if all_nodes_excluded {
+            return Self::AllNodesExcluded;
+        }
+        // For information only, and lasting: it hides nothing else.
+        if nodes.is_empty() {
+            return Self::Yes;
+        }
+        let named = nodes.iter().take(LISTED).map(|(address, node)| format!("{address} ({node})"));
+        Self::NodeAddresses(listed(&named.collect::<Vec<_>>(), nodes.len()))
     }
 }
 

@@ -188,16 +188,23 @@ impl Ledger {
         if !self.pools.exists(name) {
             return None;
         }
-        let stranded = self.stranded.get(name);
+        let pool = self.pools.get(name);
+        // A node's own address is in the spec all the same.
+        let outside = |address: &&IpAddr| !pool.is_some_and(|pool| pool.is_of_node(**address));
+        let stranded = || self.stranded.get(name).into_iter().flatten().filter(outside);
         let owner = |address: &IpAddr| {
             let owner = self.entries.get(address)?.owners().next()?;
             Some((*address, owner.service.clone()))
         };
+        let exhausted = |family: &Family| {
+            pool.map(|pool| pool.space(*family)).is_some_and(|space| !space.is_empty() && space.free() == 0)
+        };
         Some(PoolStatus {
             counts: self.counts(name),
+            exhausted: Family::BOTH.into_iter().filter(exhausted).collect(),
             problem: self.pools.problem(name).cloned(),
-            stranded: stranded.into_iter().flatten().filter_map(owner).take(PoolStatus::STRANDED).collect(),
-            stranded_total: stranded.map_or(0, BTreeSet::len),
+            stranded: stranded().filter_map(owner).take(PoolStatus::STRANDED).collect(),
+            stranded_total: stranded().count(),
         })
     }
 

@@ -8,8 +8,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::{
-    Addresses, Claim, Labels, Owner, PoolName, PoolProblem, PoolSpec, Refusal, ServiceRef, ServiceRequest,
-    Terms, Version,
+    Addresses, Claim, Family, Labels, Owner, PoolName, PoolProblem, PoolSpec, Refusal, ServiceRef,
+    ServiceRequest, Terms, Version,
 };
 
 /// Something the allocator must know.
@@ -260,6 +260,8 @@ pub enum ReleaseResult {
 pub struct PoolStatus {
     /// Addresses in use and left.
     pub counts: PoolCounts,
+    /// The families of which it has addresses to give, and none is free: all are in use or reserved.
+    pub exhausted: Vec<Family>,
     /// What is wrong with the spec as written; the last good meaning stays in force.
     pub problem: Option<PoolProblem>,
     /// Addresses in use that were taken from this pool and are not in it (any more); at most

@@ -22,6 +22,41 @@ fn a_pool_says_that_it_is_exhausted_until_it_is_not() {
 }
 
 #[test]
+fn a_pool_that_is_reserved_as_a_whole_is_exhausted_though_nobody_uses_it() {
+    let mut world = World::running(&["10.0.0.0/31"]);
+    for address in ["10.0.0.0", "10.0.0.1"] {
+        world.pass(Duration::from_secs(2));
+        assert_eq!(world.pool_condition("default"), pair("True", "InForce"));
+        world.reserve(address, &json!({"namespace": "shop", "name": "web"}));
+    }
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.pool_condition("default"), pair("True", "Exhausted"));
+}
+
+#[test]
+fn a_pool_with_nodes_addresses_says_first_what_somebody_has_to_do_about_it() {
+    let mut world = World::running(&["10.0.0.0/30"]);
+    world.node_has("n1", &["10.0.0.0"]);
+    for name in ["a", "b", "c"] {
+        world.pass(Duration::from_secs(2));
+        assert_eq!(world.pool_condition("default"), pair("True", "NodeAddresses"));
+        world.service(name, &json!({}), &json!({}));
+    }
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.pool_condition("default"), pair("True", "Exhausted"));
+    world.pool("default", &json!({"addresses": ["10.0.0.0/31", "10.0.0.4"]}));
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.pool_condition("default"), pair("True", "AddressesOutsidePool"));
+    let message = world.pool_message("default");
+    assert!(message.contains("10.0.0.2 of shop/b, 10.0.0.3 of shop/c"), "{message}");
+    for name in ["b", "c"] {
+        world.delete_service(name);
+    }
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.pool_condition("default"), pair("True", "NodeAddresses"));
+}
+
+#[test]
 fn a_pool_of_any_size_is_counted_without_overflow() {
     let mut world = World::running(&["10.0.0.0/31", "fd00::/16"]);
     world.settle();
@@ -102,7 +137,7 @@ fn a_pool_within_which_all_is_nodes_is_valid_and_has_nothing_to_give() {
 
 #[test]
 fn a_nodes_address_that_the_pool_names_as_an_entry_of_its_own_is_given() {
-    let mut world = World::running(&["10.0.0.7"]);
+    let mut world = World::running(&["10.0.0.7", "10.0.0.9"]);
     world.node_has("n1", &["10.0.0.7"]);
     world.service("web", &json!({}), &json!({}));
     world.pass(Duration::from_secs(2));
