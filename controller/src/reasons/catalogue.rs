@@ -75,20 +75,24 @@ pub mod pool {
     /// Another pool has some of its addresses.
     pub const OVERLAP: Explanation = word(
         "Overlap",
-        "the spec has addresses of another pool, which keeps them; the last valid spec of this pool, if any, stays in \
-         force",
+        "the spec has addresses of another pool, which keeps them. The last valid spec of this pool that the running \
+         controller has seen, if any, stays in force; a controller that starts anew has seen none, and puts of the two \
+         the older pool in force (by creationTimestamp, then by name), even if that one was edited last. Services keep \
+         their addresses either way",
         "remove the addresses from one of the two",
     );
     /// It means nothing.
     pub const INVALID_SPEC: Explanation = word(
         "InvalidSpec",
-        "the spec can't be read; the last valid one, if any, stays in force",
+        "the spec can't be read; the last valid one that the running controller has seen, if any, stays in force: after \
+         it has started anew the pool gives nothing. Services keep their addresses",
         "correct the entry that the message names",
     );
     /// A selector means nothing.
     pub const INVALID_SELECTOR: Explanation = word(
         "InvalidSelector",
-        "a selector of the spec has an unknown operator; the last valid spec, if any, stays in force",
+        "a selector of the spec has an unknown operator; the last valid spec that the running controller has seen, if \
+         any, stays in force",
         "use In, NotIn, Exists or DoesNotExist",
     );
     /// Every node is excluded.
@@ -101,9 +105,9 @@ pub mod pool {
     /// It has addresses that nodes have.
     pub const NODE_ADDRESSES: Explanation = word(
         "NodeAddresses",
-        "the spec is in force; it contains nodes' own addresses (InternalIP or ExternalIP of a Node). Within a range or a \
-         network no Service gets them, and whoever had one before keeps it; one that stands as an entry of its own is \
-         given, and the Service takes its ports from the node",
+        "the spec is in force, and nothing else is to be said of it; it contains nodes' own addresses (InternalIP or \
+         ExternalIP of a Node). Within a range or a network no Service gets them, and whoever had one before keeps it; \
+         one that stands as an entry of its own is given, and the Service takes its ports from the node",
         "leave the addresses that the message names out of spec.addresses, or list them under spec.excluded",
     );
     /// Services keep addresses that are not in it any more.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use herald_ipam::{
-    Families, Family, FamilyPolicy, PoolSpec, RequestError, Selector, ServiceAllocation, Wanted,
+    Families, Family, FamilyPolicy, PoolName, PoolSpec, RequestError, Selector, ServiceAllocation, Wanted,
 };
 
 use crate::scenarios::settled;
@@ -335,6 +335,36 @@ fn pools_that_come_to_overlap_leave_every_service_what_it_has() {
     world.restart(|_| true);
     world.settle();
     assert_eq!(problem(&world, "old"), "");
+    assert_eq!(
+        [world.shown("a"), world.shown("b"), world.shown("c")].concat(),
+        ["10.0.0.0", "10.0.1.0", "10.0.1.1"]
+    );
+}
+
+/// The same edit of the older pool: whoever saw what was there first keeps to it, and a new process has the oldest first.
+/// Nobody's address changes.
+#[test]
+fn an_older_pool_that_is_edited_into_a_newer_one_is_in_force_after_a_restart_only() {
+    let old = |entries: &[&str]| PoolSpec { created: herald_ipam::CreatedAt(1), ..pool("old", entries) };
+    let new = PoolSpec { created: herald_ipam::CreatedAt(2), ..pool("new", &["10.0.1.0/30"]) };
+    let mut world = settled(&[old(&["10.0.0.0/30"]), new]);
+    world.create_service("a", 1, V4, from_pool("old"));
+    world.create_service("b", 2, V4, from_pool("new"));
+    world.settle();
+    world.apply_pool(old(&["10.0.0.0/30", "10.0.1.0/24"]));
+    world.settle();
+    let ready =
+        |world: &World| ["old", "new"].map(|name| world.statuses[&PoolName::new(name)].problem.is_none());
+    assert_eq!(ready(&world), [false, true]);
+    world.create_service("c", 3, V4, from_pool("new"));
+    world.settle();
+    assert_eq!(world.shown("c"), ["10.0.1.1"]);
+    world.restart(|_| true);
+    world.settle();
+    assert_eq!(ready(&world), [true, false]);
+    world.create_service("d", 4, V4, from_pool("new"));
+    world.settle();
+    assert_eq!(world.shown("d"), [] as [&str; 0], "{}", world.refusal("d"));
     assert_eq!(
         [world.shown("a"), world.shown("b"), world.shown("c")].concat(),
         ["10.0.0.0", "10.0.1.0", "10.0.1.1"]
