@@ -81,9 +81,10 @@ impl Timing {
         self.retry
     }
 
-    /// Longest time that a write may take which began in time: it ends before another can lead (rule B14).
+    /// Longest time that a write may take which began in time: it ends before another can lead, and below half the lease
+    /// (rule B14).
     pub fn write_limit(&self) -> Duration {
-        self.lease.saturating_sub(self.renew).min(Duration::from_secs(5))
+        self.lease.saturating_sub(self.renew).min(self.lease / 2).min(Duration::from_secs(5))
     }
 
     /// Longest wait for an answer about the Lease: a second attempt must fit before the deadline.
@@ -95,6 +96,18 @@ impl Timing {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_write_ends_before_another_can_lead_and_within_five_seconds_and_half_the_lease() {
+        let limit = |lease, renew, retry| {
+            let [lease, renew, retry] = [lease, renew, retry].map(Duration::from_millis);
+            Timing::new(lease, renew, retry).map(|timing| timing.write_limit().as_millis())
+        };
+        assert_eq!(limit(15_000, 10_000, 2_000), Ok(5_000));
+        assert_eq!(limit(3_000, 1_000, 500), Ok(1_500), "half the lease");
+        assert_eq!(limit(3_000, 2_000, 500), Ok(1_000), "what is left of it");
+        assert_eq!(limit(60_000, 10_000, 2_000), Ok(5_000));
+    }
 
     #[test]
     fn durations_that_leave_no_margin_are_refused_with_the_flags_names() {
