@@ -31,8 +31,13 @@ pub enum Job {
         /// What it should say; `None`: nothing.
         condition: Option<Box<Condition>>,
     },
-    /// Read a LoadBalancerIP that a list lacks although this process has just written it.
-    Read(IpAddr),
+    /// Read a LoadBalancerIP that a list lacks although this process has just written it, or that only a list has.
+    Read {
+        /// Which.
+        address: IpAddr,
+        /// Its object's name.
+        name: Box<str>,
+    },
     /// Give an address back (rule B8).
     Release(Box<ReleaseJob>),
     /// Make a Service's status say this.

@@ -1,6 +1,11 @@
 //! The watches: one per kind, all into one channel, each object reduced on its way to what decisions need.
 
-use std::{fmt, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+    time::Duration,
+};
 
 use futures::{Stream, StreamExt as _};
 use herald_ipam::Version;
@@ -105,8 +110,25 @@ impl EndpointsWatch {
 pub struct Present {
     /// The newest resourceVersion (rule B18).
     pub version: Version,
-    /// Every LoadBalancerIP, as of that version.
-    pub addresses: Vec<Address>,
+    /// What has a LoadBalancerIP as of that version.
+    pub all: BTreeSet<IpAddr>,
+    /// Those that were not known, or not in that version. Only these: among ten thousand they are few, and a second copy
+    /// of all takes more room than all else.
+    pub news: Vec<Address>,
+}
+
+impl Present {
+    pub(crate) fn nothing() -> Self {
+        Self { version: Version::default(), all: BTreeSet::new(), news: Vec::new() }
+    }
+
+    /// Takes in an object of the list.
+    pub(crate) fn note(&mut self, object: Address, known: &BTreeMap<IpAddr, Version>) {
+        self.all.insert(object.address);
+        if known.get(&object.address).is_none_or(|known| *known < object.version) {
+            self.news.push(object);
+        }
+    }
 }
 
 /// Reads what there is: a list from etcd's present state (rule B12), the former leader's last writes included. A watch
@@ -132,13 +154,13 @@ impl Newest {
         Self { client, readiness }
     }
 
-    /// Asks until there is an answer; readiness names it meanwhile.
-    pub async fn read(self) -> Present {
+    /// Asks until there is an answer; readiness names it meanwhile. `known`: the versions that are known already.
+    pub async fn read(self, known: BTreeMap<IpAddr, Version>) -> Present {
         self.readiness.missing(Self::REASON, "not read yet");
         let api: Api<AddressObject> = Api::all(self.client.clone());
         let mut said = String::new();
         loop {
-            let trouble = match list(&api).await {
+            let trouble = match list(&api, &known).await {
                 Ok(present) => {
                     self.forget();
                     return present;
@@ -162,23 +184,25 @@ impl Newest {
     }
 }
 
-async fn list(api: &Api<AddressObject>) -> Result<Present, String> {
+async fn list(api: &Api<AddressObject>, known: &BTreeMap<IpAddr, Version>) -> Result<Present, String> {
     let mut params = ListParams::default().limit(PAGE);
-    let mut addresses = Vec::new();
+    let mut present = Present::nothing();
     loop {
         let page = match timeout(TIMEOUT, api.list(&params)).await {
             Ok(Ok(page)) => page,
             Ok(Err(error)) => return Err(herald_runtime::client::describe(&error)),
             Err(_) => return Err("no answer within 5 s".to_owned()),
         };
-        addresses.extend(page.items.into_iter().map(Address::try_from).filter_map(read));
+        for object in page.items.into_iter().map(Address::try_from).filter_map(read) {
+            present.note(object, known);
+        }
         if let Some(token) = page.metadata.continue_.filter(|token| !token.is_empty()) {
             params = params.continue_token(&token);
             continue;
         }
         let version = page.metadata.resource_version.and_then(|text| text.parse().ok());
-        let version = Version(version.ok_or("the list has no resourceVersion")?);
-        return Ok(Present { version, addresses });
+        present.version = Version(version.ok_or("the list has no resourceVersion")?);
+        return Ok(present);
     }
 }
 
@@ -223,7 +247,7 @@ mod tests {
     fn object(text: &str) -> Value {
         json!({
             "apiVersion": "heraldlb.io/v1beta1", "kind": "LoadBalancerIP",
-            "metadata": {"name": "any", "resourceVersion": "1"},
+            "metadata": {"name": "any", "resourceVersion": "7"},
             "spec": {"address": text, "revision": 1},
         })
     }
@@ -239,8 +263,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_there_is_is_asked_for_until_it_comes_whole_and_readiness_says_what_is_missing() {
         let answers = Mutex::new(vec![
-            list("4711", "", &[object("10.0.0.2"), object("nonsense")]),
-            list("4711", "page 2", &[object("10.0.0.1")]),
+            list("4711", "", &[object("10.0.0.2"), object("nonsense"), object("10.0.0.4")]),
+            list("4711", "page 2", &[object("10.0.0.1"), object("10.0.0.3")]),
             refusal(410, "Expired", "the provided continue parameter is too old"),
             list("4710", "page 2", &[object("10.0.0.9")]),
             list("", "", &[]),
@@ -248,7 +272,9 @@ mod tests {
         ]);
         let api = FakeApi::new(move |_: &Asked| answers.lock().unwrap().pop().expect("asked too often"));
         let readiness = Readiness::new();
-        let reading = tokio::spawn(Newest::new(api.client(), readiness.clone()).read());
+        let known = [("10.0.0.2", 7), ("10.0.0.3", 6), ("10.0.0.4", 8), ("10.0.0.5", 5)]
+            .map(|(address, version)| (address.parse().unwrap(), Version(version)));
+        let reading = tokio::spawn(Newest::new(api.client(), readiness.clone()).read(known.into()));
         while api.asked().is_empty() {
             tokio::task::yield_now().await;
         }
@@ -257,7 +283,9 @@ mod tests {
         assert!(reasons.contains("CRDs installed") && reasons.contains("could not find"), "{reasons}");
         let present = reading.await.unwrap();
         assert_eq!(present.version, Version(4711), "a list without a version is no answer");
-        assert_eq!(texts(present.addresses), ["10.0.0.1", "10.0.0.2"], "what one list says");
+        let all: Vec<String> = present.all.iter().map(ToString::to_string).collect();
+        assert_eq!(all, ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"], "what one list says");
+        assert_eq!(texts(present.news), ["10.0.0.1", "10.0.0.3"], "what is known is not kept a second time");
         assert!(readiness.is_ready());
         let asked = api.asked();
         assert!(asked.iter().all(|asked| !asked.path.contains("resourceVersion=")), "{asked:?}");

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use herald_crds::L2Announce;
+use herald_crds::{L2Announce, name_of_address};
 use herald_ipam::{Input, Labels, List, Owner, PoolName, Release, ReleaseResult, Take, TakeResult, Version};
 use herald_runtime::watch::Change;
 
@@ -80,7 +80,8 @@ impl Core {
                 for address in missing {
                     if self.index.untold.contains(&address) {
                         // Written while the list was on its way, perhaps: only a live GET can tell.
-                        self.jobs.push_back(Job::Read(address));
+                        let job = self.read_job(address);
+                        self.jobs.push_back(job);
                     } else {
                         let known = self.index.addresses.get(&address).map(|known| known.version);
                         self.address_gone(address, known.unwrap_or_default());
@@ -309,8 +310,15 @@ impl Core {
     /// Only a live GET can tell whether it is gone.
     pub(super) fn read_untold(&mut self, address: IpAddr) {
         if self.index.untold.contains(&address) {
-            self.jobs.push_back(Job::Read(address));
+            let job = self.read_job(address);
+            self.jobs.push_back(job);
         }
+    }
+
+    pub(super) fn read_job(&self, address: IpAddr) -> Job {
+        let known = self.index.addresses.get(&address);
+        let name = known.map_or_else(|| name_of_address(address), Address::name);
+        Job::Read { address, name: name.into() }
     }
 
     pub(super) fn reread(&mut self, address: IpAddr, read: Result<Option<Box<Address>>, String>) {

@@ -4,12 +4,15 @@
 //! from the index, the way a process does that has just started: what exists is adopted, every address's users are
 //! checked by a live read before the address can be given out, and nothing of an earlier leadership is carried on.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
-use herald_ipam::{Allocator, Input, List};
+use herald_ipam::{Allocator, Input, List, Version};
 
 use super::{Core, Wake, advertisements::DEPARTED};
-use crate::{job::Job, watch::Present};
+use crate::watch::Present;
 
 impl Core {
     /// Begins to lead.
@@ -35,10 +38,9 @@ impl Core {
         for address in self.index.addresses.values() {
             self.ipam.handle(Input::AddressApplied(address.record()));
         }
-        // Not told of by the watch: only a live GET can tell. Before its first list, that will.
-        if self.listed.contains(&List::Addresses) {
-            self.jobs.extend(self.index.untold.iter().map(|address| Job::Read(*address)));
-        }
+        // Not told of by the watch: only a live GET can tell.
+        let untold: Vec<_> = self.index.untold.iter().map(|address| self.read_job(*address)).collect();
+        self.jobs.extend(untold);
         for list in &self.listed {
             self.ipam.handle(Input::Synced(*list));
         }
@@ -55,16 +57,23 @@ impl Core {
         self.announce_changed();
     }
 
+    /// Which LoadBalancerIPs the watch has told of, and in which version; `None` before its first list.
+    pub fn versions(&self) -> Option<BTreeMap<IpAddr, Version>> {
+        let known = || self.index.addresses.values().map(|known| (known.address, known.version));
+        self.listed.contains(&List::Addresses).then(|| known().collect())
+    }
+
     /// Takes in what there is. The watch of Services may have told of what a former leader wrote last before that of
     /// LoadBalancerIPs does: what a Service shows would look like nobody's then.
     pub(super) fn present(&mut self, present: Present) {
-        let Present { version, addresses } = present;
+        let Present { version, all, news } = present;
         self.index.saw(version);
         let known = self.index.addresses.iter().filter(|(_, known)| known.version <= version);
-        let mut gone: BTreeSet<IpAddr> = known.map(|(address, _)| *address).collect();
-        for object in addresses {
+        let known = known.map(|(address, _)| *address);
+        let gone: BTreeSet<IpAddr> = known.filter(|address| !all.contains(address)).collect();
+        self.index.untold.retain(|address| !all.contains(address));
+        for object in news {
             let address = object.address;
-            gone.remove(&address);
             let is_new = !self.index.addresses.contains_key(&address);
             self.address_seen(object);
             // Or the watch has told already that it is gone since.

@@ -24,9 +24,12 @@ impl Writer {
     }
 
     pub(super) async fn read_address(&self, address: IpAddr) -> Result<Option<Address>, String> {
-        let name = name_of_address(address);
+        self.read_named(&name_of_address(address)).await
+    }
+
+    async fn read_named(&self, name: &str) -> Result<Option<Address>, String> {
         let api = self.addresses();
-        match self.settle("get loadbalancerip", &name, || api.get(&name)).await {
+        match self.settle("get loadbalancerip", name, || api.get(name)).await {
             Ok(object) => Address::try_from(object).map(Some).map_err(|error| error.to_string()),
             Err(Answer::NotFound) => Ok(None),
             Err(answer) => Err(answer.text()),
@@ -90,8 +93,8 @@ impl Writer {
         Address::try_from(created).map_err(|error| Answer::Refused(error.to_string()))
     }
 
-    pub(super) async fn read(&self, address: IpAddr) -> Done {
-        Done::Read(address, self.read_address(address).await.map(|found| found.map(Box::new)))
+    pub(super) async fn read(&self, address: IpAddr, name: &str) -> Done {
+        Done::Read(address, self.read_named(name).await.map(|found| found.map(Box::new)))
     }
 
     pub(super) async fn update(&self, address: IpAddr, object: LoadBalancerIP) -> Done {

@@ -109,7 +109,7 @@ impl Writer {
             Job::Take(job) => self.take(*job).await,
             Job::Update { address, object } => self.update(address, *object).await,
             Job::Problem { address, condition } => self.problem(*address, condition).await,
-            Job::Read(address) => self.read(address).await,
+            Job::Read { address, name } => self.read(address, &name).await,
             Job::Release(job) => self.release(*job).await,
             Job::Status(job) => self.status(job).await,
             Job::Clear(owner) => self.clear_marks(owner).await,

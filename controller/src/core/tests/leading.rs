@@ -100,12 +100,28 @@ fn what_the_watch_tells_late_of_addresses_that_a_new_leader_found_gone_is_histor
 #[test]
 fn what_is_gone_since_a_new_leader_read_what_there_is_is_not_believed_in() {
     let mut world = World::running(&["10.0.0.0/32"]);
-    world.reserve("10.0.0.0", &json!({"namespace": "shop", "name": "absent"}));
     world.settle();
     world.stand_by();
+    world.reserve_silently("10.0.0.0", "10.0.0.0", &json!({"namespace": "shop", "name": "absent"}));
     world.lead_by_a_list_older_than(|world| world.delete_address("10.0.0.0"));
     world.service("web", &json!({}), &json!({}));
     assert_eq!(world.shows("web"), ["10.0.0.0"], "a live read says that it is gone");
+    world.check();
+}
+
+#[test]
+fn what_a_new_leader_knows_already_is_not_read_again_and_what_it_does_not_is_read_by_its_own_name() {
+    let mut world = World::running(&["10.0.0.0/24"]);
+    let absent = json!({"namespace": "shop", "name": "absent"});
+    world.service("web", &json!({}), &json!({}));
+    world.reserve("10.0.0.7", &absent);
+    world.settle();
+    world.stand_by();
+    world.reserve_silently("10.0.0.8", "stored-long-ago", &absent);
+    world.hold();
+    world.lead();
+    assert_eq!(world.is_about_to_read(), ["stored-long-ago"]);
+    world.let_go();
     world.check();
 }
 

@@ -150,8 +150,11 @@ impl World {
 
     /// The same; `change` happens after its list was read, and the watches tell of it first.
     pub(super) fn lead_by_a_list_older_than(&mut self, change: impl FnOnce(&mut Self)) {
-        let addresses = self.addresses.values().cloned().collect();
-        let present = Present { version: Version(self.version), addresses };
+        let known = self.core.versions().unwrap_or_default();
+        let mut present = Present { version: Version(self.version), ..Present::nothing() };
+        for object in self.addresses.values() {
+            present.note(object.clone(), &known);
+        }
         change(self);
         self.handle(Event::Present(present));
         self.handle(Event::Leads);
@@ -175,6 +178,12 @@ impl World {
             self.carry_out(job);
         }
         self.run();
+    }
+
+    /// The names of the LoadBalancerIPs that wait to be read.
+    pub(super) fn is_about_to_read(&self) -> Vec<&str> {
+        let held = self.held.iter().flatten();
+        held.filter_map(|job| if let Job::Read { name, .. } = job { Some(&**name) } else { None }).collect()
     }
 
     /// Whether a create waits to be carried out.
@@ -422,15 +431,20 @@ impl World {
 
     /// A user creates a LoadBalancerIP.
     pub(super) fn reserve(&mut self, address: &str, claim: &Value) {
+        let stored = self.reserve_silently(address, address, claim);
+        self.handle(Event::Addresses(Change::Applied(stored)));
+        self.run();
+    }
+
+    /// The same, and no watch tells of it; its object may have another name than the CRD allows today.
+    pub(super) fn reserve_silently(&mut self, address: &str, name: &str, claim: &Value) -> Address {
         let object: LoadBalancerIP = serde_json::from_value(json!({
             "apiVersion": "heraldlb.io/v1beta1", "kind": "LoadBalancerIP",
-            "metadata": {"name": address, "uid": "user"},
+            "metadata": {"name": name, "uid": "user"},
             "spec": {"address": address, "claimRef": claim},
         }))
         .unwrap();
-        let stored = self.store(object);
-        self.handle(Event::Addresses(Change::Applied(stored)));
-        self.run();
+        self.store(object)
     }
 
     pub(super) fn delete_address(&mut self, address: &str) {

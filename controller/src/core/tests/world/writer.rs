@@ -26,7 +26,7 @@ impl World {
             }
             Job::Take(job) => self.take(*job),
             Job::Update { address, object } => self.update(address, *object),
-            Job::Read(address) => {
+            Job::Read { address, .. } => {
                 Done::Read(address, Ok(self.addresses.get(&address).cloned().map(Box::new)))
             }
             Job::Problem { address, .. } if self.refuses => Done::Problem(address.address, None),
