@@ -1,5 +1,7 @@
 //! Wrong manifests: refused with one clear reason on the right object, while everything else goes on.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Result, bail, ensure};
 use herald_lab::{
     Process,
@@ -208,4 +210,42 @@ fn what_another_load_balancer_serves_is_left_to_it_and_it_is_named() -> Result<(
         ensure!(shown == theirs, "{service} shows {shown:?}: it was not left alone");
     }
     Ok(())
+}
+
+#[test]
+fn a_pool_stored_under_another_crd_is_named_and_everything_else_goes_on() -> Result<()> {
+    let (_alone, lab) = lab_alone()?;
+    let case = Case::in_lab(lab, "another-crd")?;
+    let policies = |list: &str| {
+        let path = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/reclaimPolicy/enum";
+        let patch = format!(r#"[{{"op": "replace", "path": "{path}", "value": {list}}}]"#);
+        lab.kubectl(&["patch", "crd", "ipaddresspools.heraldlb.io", "--type=json", "--patch", &patch])
+    };
+    policies(r#"["Delete", "Retain", "Recycle"]"#)?;
+    let outcome = (|| {
+        let stored = "{apiVersion: heraldlb.io/v1beta1, kind: IPAddressPool, metadata: {name: stored}, \
+                      spec: {addresses: [192.168.2.200/30], reclaimPolicy: Recycle}}";
+        let begun = Instant::now();
+        // An API server validates by the new schema a moment after it has taken it.
+        while let Err(error) = lab.kubectl_apply(stored) {
+            ensure!(format!("{error:#}").contains("reclaimPolicy"), "{error:#}");
+            ensure!(begun.elapsed() < herald_lab::services::PATIENCE, "{error:#}");
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
+        policies(r#"["Delete", "Retain"]"#)?;
+        let says = "--for=jsonpath={.status.conditions[0].reason}=InvalidSpec";
+        lab.kubectl(&["wait", says, "--timeout=30s", "pool/stored"])?;
+        let described = lab.kubectl(&["describe", "pool", "stored"])?;
+        ensure!(described.contains("Recycle") && described.contains("another version"), "{described}");
+        others_go_on(&case)?;
+
+        // Its list has it, too.
+        lab.controller(Process::kill)?;
+        lab.start_controller_again()?;
+        case.apply_service("after-a-restart", "", "")?;
+        case.address("after-a-restart").map(drop)
+    })();
+    policies(r#"["Delete", "Retain"]"#)?;
+    lab.kubectl(&["delete", "pool", "stored"])?;
+    outcome
 }
