@@ -199,7 +199,9 @@ impl Allocator {
 pub(super) fn see(entry: &mut Entry, record: Arc<AddressRecord>) {
     if record.version >= entry.known {
         entry.known = record.version;
-        entry.ending &= record.terminating;
+        // Users that somebody adds meanwhile are taken off it first, so that only one is left to wait for.
+        let first = record.services.first();
+        entry.ending &= record.terminating && record.services.iter().all(|user| Some(user) == first);
         entry.key = record.sharing.as_ref().map(|terms| terms.key.clone());
         entry.pool = record.pool.clone().or(entry.pool.take());
         entry.record = Some(record);

@@ -265,8 +265,8 @@ fn users_written_into_what_a_finalizer_holds_are_taken_off_it_all_the_same() {
     let mut allocator = Allocator::new();
     allocator.handle(Input::PoolApplied(pool("p", &["10.0.0.1"])));
     let address = ip("10.0.0.1");
-    let [gone, written] =
-        ["gone", "written"].map(|name| Owner { service: service(name), uid: Uid::new(name) });
+    let [gone, written, late] =
+        ["gone", "written", "late"].map(|name| Owner { service: service(name), uid: Uid::new(name) });
     let record = |version, terminating, services: &[&Owner]| AddressRecord {
         address,
         version: Version(version),
@@ -297,6 +297,8 @@ fn users_written_into_what_a_finalizer_holds_are_taken_off_it_all_the_same() {
     assert_eq!(releases(&mut allocator), [(written.clone(), ReleaseThen::Delete)]);
     allocator.handle(done(record(3, true, &[&written])));
     assert_eq!(releases(&mut allocator), [], "that is all that can be done");
+    allocator.handle(Input::AddressApplied(record(4, true, &[&written, &late]).into()));
+    assert_eq!(releases(&mut allocator), [(written, ReleaseThen::Leave)], "until another is written into it");
 }
 
 fn request(owner: &Owner, wanted: Wanted) -> ServiceRequest {
