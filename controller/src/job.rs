@@ -8,7 +8,10 @@ use herald_ipam::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use crate::objects::{address::Address, advertisement::Advertisement, pool::Pool, service::Service};
+use crate::{
+    desired::says_the_same,
+    objects::{address::Address, advertisement::Advertisement, pool::Pool, service::Service},
+};
 
 /// Something to be written. At most one is under way per object; the core sees to it.
 ///
@@ -183,12 +186,26 @@ pub enum Done {
 pub enum UpdateResult {
     /// The object as it now is: written.
     Now(Box<Address>),
+    /// Written, and yet it does not say what it was to say: the API server's CRD is another one and has dropped fields.
+    /// Another write would change nothing.
+    Pruned(Box<Address>),
     /// Somebody else was quicker: the object as it now is.
     Found(Box<Address>),
     /// It is gone; the version that was to be replaced.
     Gone(Version),
     /// Refused for good.
     Refused(String),
+}
+
+impl UpdateResult {
+    /// That of a write of `sent` that left `now`.
+    pub fn written(sent: &LoadBalancerIP, now: Address) -> Self {
+        if says_the_same(sent, &now.object()) {
+            Self::Now(Box::new(now))
+        } else {
+            Self::Pruned(Box::new(now))
+        }
+    }
 }
 
 /// What came of writing a Service's status.

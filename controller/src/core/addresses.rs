@@ -36,6 +36,8 @@ pub(super) struct AddressWork {
     pub(super) edits: Option<Box<Edits>>,
     /// What is wrong with it could not be written: not tried again before this.
     pub(super) silent_until: Option<Instant>,
+    /// The API server dropped some of what was written last: not written again before this.
+    pruned_until: Option<Instant>,
     /// Whether it must be newer than a Service.
     pub(super) relied: Relied,
 }
@@ -47,6 +49,7 @@ impl AddressWork {
         self.waiting = None;
         self.edits = None;
         self.silent_until = None;
+        self.pruned_until = None;
         self.relied = Relied::default();
     }
 
@@ -168,7 +171,7 @@ impl Core {
                 let job = ReleaseJob { release, revision, known: known.unwrap_or_default() };
                 Some(Job::Release(Box::new(job)))
             }
-            None if paused => None,
+            None if paused || self.is_pruned(address) => None,
             None => self.update_job(address).or_else(|| self.renew_job(address)),
         };
         if job.is_some() {
@@ -180,6 +183,15 @@ impl Core {
         } else if !self.index.addresses.contains_key(&address) && self.is_idle(address) {
             self.addresses.remove(&address);
         }
+    }
+
+    /// Whether another write would be dropped like the last one.
+    fn is_pruned(&mut self, address: IpAddr) -> bool {
+        let until = self.addresses.get(&address).and_then(|work| work.pruned_until);
+        let left = until.map(|until| until.saturating_duration_since(self.now.monotonic));
+        let Some(left) = left.filter(|left| !left.is_zero()) else { return false };
+        self.gather_after(left, Wake::Address(address));
+        true
     }
 
     /// Whether nothing is under way for it, and nothing wanted.
@@ -194,7 +206,7 @@ impl Core {
         if !users.contains(&take.owner) {
             users.push(take.owner.clone());
         }
-        let l2 = self.where_announced(&users, &take.pool, self.listed_nodes(address));
+        let l2 = self.where_announced(&users, &take.pool, self.l2_of(address));
         if l2.is_none() && self.may_still_come() {
             self.addresses.entry(address).or_default().waiting = Some(Box::new(Want::Take(take)));
             return None;
@@ -222,7 +234,7 @@ impl Core {
         if known.pool().is_some_and(|former| self.is_being_renamed(former, &pool)) {
             return None;
         }
-        let l2 = self.where_announced(&users, &pool, self.listed_nodes(address))?;
+        let l2 = self.where_announced(&users, &pool, self.l2_of(address))?;
         let object = known.object();
         let sharing = self.ipam.sharing(address);
         let revision = self.next_revision(address);
@@ -266,15 +278,19 @@ impl Core {
         known.map(|known| known.users().to_vec()).unwrap_or_default()
     }
 
-    /// The nodes that its object lists.
-    fn listed_nodes(&self, address: IpAddr) -> &[String] {
-        let known = self.index.addresses.get(&address);
-        known.and_then(Address::l2).map(|l2| l2.nodes.names.as_slice()).unwrap_or_default()
+    /// Where its object has it announced.
+    fn l2_of(&self, address: IpAddr) -> Option<&L2Announce> {
+        self.index.addresses.get(&address).and_then(Address::l2)
     }
 
-    /// Where an address may be announced for its users, or `None` while a list that decides it has not come. `listed`:
-    /// the nodes listed so far.
-    fn where_announced(&self, users: &[Owner], pool: &PoolName, listed: &[String]) -> Option<L2Announce> {
+    /// Where an address may be announced for its users, or `None` while a list that decides it has not come. `before`:
+    /// where it is announced so far.
+    fn where_announced(
+        &self,
+        users: &[Owner],
+        pool: &PoolName,
+        before: Option<&L2Announce>,
+    ) -> Option<L2Announce> {
         let nodes = self.index.nodes.as_ref()?;
         let none = Labels::default();
         let known = self.index.pools.get(pool);
@@ -287,12 +303,15 @@ impl Core {
             labels.push(&none);
         }
         let about = About {
-            conflict_detection: known
-                .and_then(|pool| Some(pool.spec.as_ref().ok()?.conflict_detection))
-                .unwrap_or_default(),
+            conflict_detection: match known.map(|pool| &pool.spec) {
+                Some(Ok(spec)) => spec.conflict_detection,
+                // What can't be read changes nothing.
+                _ => before.map(|before| before.conflict_detection).unwrap_or_default(),
+            },
             service_labels: &labels,
             endpoints: endpoints.as_ref(),
         };
+        let listed = before.map(|before| before.nodes.names.as_slice()).unwrap_or_default();
         Some(announce::l2(about, &meanings, nodes, listed))
     }
 
@@ -339,13 +358,18 @@ impl Core {
     }
 
     pub(super) fn updated(&mut self, address: IpAddr, result: UpdateResult) {
-        let ours = matches!(result, UpdateResult::Now(_));
+        let ours = matches!(result, UpdateResult::Now(_) | UpdateResult::Pruned(_));
         if let UpdateResult::Found(object) = &result {
             self.addresses.entry(address).or_default().busy = false;
             self.note_edit(object);
         }
+        if let UpdateResult::Pruned(_) = &result {
+            tracing::error!(%address, "the API server dropped some of what was written to a LoadBalancerIP: its CRDs are of another \
+                version; apply those of this one (kubectl apply --server-side -f manifests/crds.yaml)");
+            self.addresses.entry(address).or_default().pruned_until = Some(self.now.monotonic + RETRY_MAX);
+        }
         match result {
-            UpdateResult::Now(object) | UpdateResult::Found(object) => {
+            UpdateResult::Now(object) | UpdateResult::Pruned(object) | UpdateResult::Found(object) => {
                 let record = object.record();
                 self.addresses.entry(address).or_default().relied.seen(object.version, ours);
                 self.job_ended(address, Some(object));

@@ -15,6 +15,7 @@ use super::{SpecError, Stored, selector};
 #[resource(inherit = L2Advertisement)]
 pub struct AdvertisementObject {
     metadata: ObjectMeta,
+    #[serde(default)]
     spec: Stored<L2AdvertisementSpec>,
     status: Option<Stored<L2AdvertisementStatus>>,
 }

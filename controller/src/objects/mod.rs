@@ -42,6 +42,12 @@ pub enum SpecError {
 #[derive(Clone, Debug)]
 struct Stored<T>(Result<T, SpecError>);
 
+impl<T> Default for Stored<T> {
+    fn default() -> Self {
+        Self(Err(SpecError::Unreadable("there is none".to_owned())))
+    }
+}
+
 impl<'de, T: DeserializeOwned> Deserialize<'de> for Stored<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = serde_json::Value::deserialize(deserializer)?;

@@ -16,6 +16,7 @@ use super::{SpecError, Stored, selector};
 #[resource(inherit = IPAddressPool)]
 pub struct PoolObject {
     metadata: ObjectMeta,
+    #[serde(default)]
     spec: Stored<IPAddressPoolSpec>,
     status: Option<Stored<IPAddressPoolStatus>>,
 }
@@ -163,5 +164,8 @@ mod tests {
         assert!(matches!(&pool.spec, Err(SpecError::Unreadable(_))), "{:?}", pool.spec);
         assert_eq!(pool.status.map(|status| status.assigned_ipv4), Some(3), "what can be read is");
         assert!(!pool.labels.is_empty());
+        let none = serde_json::json!({"metadata": {"name": "none"}});
+        let none = Pool::from(serde_json::from_value::<PoolObject>(none).unwrap());
+        assert!(none.spec.is_err(), "no spec is none that can be read");
     }
 }

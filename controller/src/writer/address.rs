@@ -100,11 +100,11 @@ impl Writer {
     pub(super) async fn update(&self, address: IpAddr, object: LoadBalancerIP) -> Done {
         let (version, revision) = (version(&object.metadata), object.spec.revision);
         let result = match self.put(&object).await {
-            Ok(now) => UpdateResult::Now(Box::new(now)),
+            Ok(now) => UpdateResult::written(&object, now),
             // Most often a speaker noted itself as holder meanwhile.
             Err(Answer::Conflict(_)) => match self.read_address(address).await {
                 // Carried out already, before an answer that was lost.
-                Ok(Some(now)) if now.revision() == revision => UpdateResult::Now(Box::new(now)),
+                Ok(Some(now)) if now.revision() == revision => UpdateResult::written(&object, now),
                 Ok(Some(now)) => UpdateResult::Found(Box::new(now)),
                 Ok(None) => UpdateResult::Gone(version),
                 Err(text) => UpdateResult::Refused(text),

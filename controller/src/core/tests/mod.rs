@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use self::world::World;
+use self::world::{Dropped, World};
 use crate::job::EventKind;
 
 fn pair(status: &str, reason: &str) -> (String, String) {
@@ -305,6 +305,36 @@ fn a_pool_stored_under_another_crd_says_so_and_the_others_go_on() {
 }
 
 #[test]
+fn an_unreadable_pool_changes_nothing_of_what_is_announced() {
+    let mut world = World::running(&["10.0.0.0/30"]);
+    world.pool("default", &json!({"addresses": ["10.0.0.0/30"], "conflictDetection": "Disabled"}));
+    world.service("web", &json!({}), &json!({}));
+    world.pass(Duration::from_secs(2));
+    world.writes.clear();
+    world.pool("default", &json!({"addresses": ["10.0.0.0/30"], "reclaimPolicy": "Recycle"}));
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.writes, ["pool status"]);
+}
+
+#[test]
+fn what_an_older_crd_drops_is_written_once_a_minute_and_not_at_full_speed() {
+    let mut world = World::running(&["10.0.0.0/30"]);
+    world.service("web", &json!({}), &json!({}));
+    world.pass(Duration::from_secs(2));
+    world.drops = Some(Dropped::Announce);
+    world.writes.clear();
+    let updates = |world: &World| world.writes.iter().filter(|write| **write == "update").count();
+    world.advertisement("some", &json!({"interfaces": ["eth1"]}));
+    world.pass(Duration::from_secs(50));
+    assert_eq!(updates(&world), 1, "{:?}", world.writes);
+    world.pass(Duration::from_secs(30));
+    assert_eq!(updates(&world), 2, "{:?}", world.writes);
+    world.drops = None;
+    world.pass(Duration::from_mins(3));
+    assert_eq!(updates(&world), 3, "the CRD is right again: {:?}", world.writes);
+}
+
+#[test]
 fn a_pools_counts_are_gathered_before_they_are_written() {
     let mut world = World::running(&["10.0.0.0/24"]);
     world.settle();
@@ -582,14 +612,14 @@ fn an_annotation_that_came_with_a_manifest_is_left_alone_while_there_is_no_addre
 #[test]
 fn a_write_whose_answer_does_not_show_it_is_repeated_ever_more_rarely() {
     let mut world = World::running(&["10.0.0.0/30"]);
-    world.drops_pool = true;
+    world.drops = Some(Dropped::Pool);
     world.service("web", &json!({}), &json!({}));
     for _ in 0..600 {
         world.pass(Duration::from_millis(100));
     }
     let writes = world.writes.iter().filter(|write| **write == "status").count();
     assert!((3..=12).contains(&writes), "{writes} writes in a minute");
-    world.drops_pool = false;
+    world.drops = None;
     world.pass(Duration::from_mins(6));
     world.settle();
     world.pass(Duration::from_mins(20));

@@ -33,6 +33,15 @@ use crate::{
     watch::Present,
 };
 
+/// What does not arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dropped {
+    /// The annotation that names the pool: something between the controller and the API server drops it.
+    Pool,
+    /// `spec.announce` of an update: the API server's CRD does not know it.
+    Announce,
+}
+
 /// The model, and a core that it drives.
 pub(super) struct World {
     pub(super) core: Core,
@@ -47,8 +56,8 @@ pub(super) struct World {
     rivals: BTreeMap<ServiceRef, String>,
     /// Services whose annotation came with a manifest: an apply that leaves it out does not take it away.
     manifests: BTreeSet<ServiceRef>,
-    /// Something between the controller and the API server drops the annotation.
-    pub(super) drops_pool: bool,
+    /// What is dropped of each write.
+    pub(super) drops: Option<Dropped>,
     /// Jobs that wait to be carried out, while they are held back.
     held: Option<VecDeque<Job>>,
     holds_statuses_only: bool,
@@ -81,7 +90,7 @@ impl World {
             nodes: nodes.into(),
             rivals: BTreeMap::new(),
             manifests: BTreeSet::new(),
-            drops_pool: false,
+            drops: None,
             held: None,
             holds_statuses_only: false,
             refuses: false,

@@ -9,7 +9,7 @@ use herald_ipam::{
 use herald_runtime::watch::Change;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::World;
+use super::{Dropped, World};
 use crate::{
     core::Event,
     desired,
@@ -102,7 +102,11 @@ impl World {
                 assert!(object.spec.revision > known.revision(), "revisions only grow (B18)");
                 self.writes.push("update");
                 object.status = known.object().status;
-                UpdateResult::Now(Box::new(self.store(object)))
+                let sent = object.clone();
+                if self.drops == Some(Dropped::Announce) {
+                    object.spec.announce = None;
+                }
+                UpdateResult::written(&sent, self.store(object))
             }
         };
         Done::Update { address, result }
@@ -203,7 +207,7 @@ impl World {
         self.writes.push("status");
         service.conditions.clone_from(&job.status.conditions);
         match &job.status.pool {
-            _ if self.drops_pool => {}
+            _ if self.drops == Some(Dropped::Pool) => {}
             None if self.manifests.contains(name) => {}
             pool => service.pool_shown = pool.as_ref().map(ToString::to_string),
         }
